@@ -1,0 +1,41 @@
+"""Tenants and keys as the rooms see them. The store behind is `metadata/store.py`; it keeps hashes, never keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+Scope = Literal["ingest", "read", "rules", "admin", "operator"]
+
+
+@dataclass(frozen=True)
+class Tenant:
+    """Who owns data. `viewer_secret` keys the hash of the tenant's viewer ids, for ever."""
+
+    id: str
+    name: str
+    viewer_secret: bytes
+    time_zone: str = "UTC"
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a key may do. `channels` None = all of the tenant; `origins` empty = any."""
+
+    id: str
+    tenant: Tenant
+    scopes: frozenset[Scope]
+    channels: tuple[str, ...] | None = None
+    origins: tuple[str, ...] = ()
+
+
+class KeyDirectory(Protocol):
+    """Looks keys up by their text.
+
+    K1  A key created or revoked anywhere is known here within 2 seconds (creation: at the next look-up).
+    K2  A look-up of a known key costs a dictionary access: no I/O on the hot path.
+    """
+
+    def find(self, text: str) -> Key | None:
+        """Return the key, or None if it does not exist or was revoked."""
+        ...

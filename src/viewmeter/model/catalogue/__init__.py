@@ -1,0 +1,11 @@
+"""The catalogue: measures, metrics, dimensions and rollups as data. The only place that states a metric.
+
+From here come the store's columns and SQL, API validation, dashboard labels and units, and the reference page.
+"""
+
+from viewmeter.model.catalogue.dimensions import DIMENSIONS, Dimension
+from viewmeter.model.catalogue.measures import MEASURES, Kind, Measure
+from viewmeter.model.catalogue.metrics import METRICS, Metric
+from viewmeter.model.catalogue.rollups import ROLLUPS, Rollup
+
+__all__ = ["DIMENSIONS", "MEASURES", "METRICS", "ROLLUPS", "Dimension", "Kind", "Measure", "Metric", "Rollup"]

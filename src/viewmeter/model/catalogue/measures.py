@@ -1,0 +1,95 @@
+"""Measures: the stored accumulators that merge. Each is a column of the rollups and declares how it merges.
+
+Adding one: add a line here, and let `model/interval.py` (or the batch layer) produce it.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Final
+
+from viewmeter.model.catalogue.expressions import Ref
+from viewmeter.model.events import EVENT_TYPES
+
+
+class Kind(enum.Enum):
+    """How a measure merges over rows."""
+
+    ADDITIVE = "additive"
+    HLL = "hll"  # stored as a list of DataSketches coupons in minute rows, as sketch bytes in coarser ones
+    KLL = "kll"  # stored as a list of values in minute rows, as sketch bytes in coarser ones
+    GAUGE = "gauge"  # adds over videos at one instant, never over time
+
+
+@dataclass(frozen=True)
+class Measure(Ref):
+    """A stored accumulator. `name` is its column, `unit` what one of it is."""
+
+    kind: Kind = Kind.ADDITIVE
+    unit: str = "count"
+    doc: str = ""
+
+
+BITRATE_EDGES_KBPS: Final = (0, 300, 800, 1500, 3000, 6000, 12000)
+"""Lower edges, inclusive. Time at an unknown bitrate is in no bucket."""
+
+BITRATE_BUCKETS: Final[tuple[str, ...]] = tuple(
+    f"{low}_{high}" for low, high in zip(BITRATE_EDGES_KBPS, (*BITRATE_EDGES_KBPS[1:], "up"), strict=True)
+)
+
+attempts = Measure("attempts", doc="Views that asked for playback: one at each view's first event.")
+plays = Measure("plays", doc="Views that provably played.")
+blind_plays = Measure("blind_plays", doc="Plays whose player does not tell its state.")
+completes = Measure("completes", doc="Views that reached the end of the content.")
+failures = Measure("failures", doc="Views whose playback ended in an error.")
+exits_before_start = Measure("exits_before_start", doc="Views that ended without play and without failure.")
+engaged_views = Measure("engaged_views", doc="Views played for 30 s, or for half of their content.")
+events = Measure("events", doc="Distinct events.")
+played_ms = Measure("played_ms", unit="ms", doc="Wall clock with the picture moving.")
+rebuffered_ms = Measure("rebuffered_ms", unit="ms", doc="Waits in mid-play.")
+rebuffer_count = Measure("rebuffer_count", doc="Entries into rebuffering.")
+startup_ms = Measure("startup_ms", unit="ms", doc="Sum of startup times.")
+startups = Measure("startups", doc="Views whose startup time is known.")
+seeks = Measure("seeks", doc="Seek events.")
+pauses = Measure("pauses", doc="Pause events.")
+upshifts = Measure("upshifts", doc="Switches to a higher bitrate.")
+downshifts = Measure("downshifts", doc="Switches to a lower bitrate.")
+played_kbit = Measure("played_kbit", unit="bit", doc="Played ms times kbps, where the bitrate is known.")
+played_ms_known_bitrate = Measure("played_ms_known_bitrate", unit="ms", doc="Played time at a known bitrate.")
+lost_events = Measure("lost_events", doc="Holes in `seq`, less those filled later.")
+duplicate_events = Measure("duplicate_events", doc="Events received again; never counted twice.")
+late_events = Measure("late_events", doc="Events that arrived after a later one of their view was applied.")
+
+EVENTS_BY_TYPE: Final = {
+    kind: Measure(f"events_{kind}", doc=f"Distinct `{kind}` events.") for kind in EVENT_TYPES
+}
+PLAYED_BY_BITRATE: Final = {
+    bucket: Measure(
+        f"played_ms_{bucket}", unit="ms", doc=f"Played time at {bucket.replace('_', ' to ')} kbps."
+    )
+    for bucket in BITRATE_BUCKETS
+}
+
+viewers_hll = Measure("viewers_hll", Kind.HLL, doc="Distinct viewers of plays (HLL, lgK 14).")
+startup_kll = Measure("startup_kll", Kind.KLL, "ms", doc="Startup times (KLL, k 200).")
+
+concurrent_viewers = Measure("concurrent_viewers", Kind.GAUGE, doc="Viewers present at a multiple of 10 s.")
+concurrent_views = Measure("concurrent_views", Kind.GAUGE, doc="Views present at a multiple of 10 s.")
+
+ADDITIVE: Final[tuple[Measure, ...]] = (
+    attempts, plays, blind_plays, completes, failures, exits_before_start, engaged_views,
+    events, *EVENTS_BY_TYPE.values(),
+    played_ms, rebuffered_ms, rebuffer_count, startup_ms, startups,
+    seeks, pauses, upshifts, downshifts,
+    played_kbit, played_ms_known_bitrate, *PLAYED_BY_BITRATE.values(),
+    lost_events, duplicate_events, late_events,
+)  # fmt: skip
+SKETCHES: Final[tuple[Measure, ...]] = (viewers_hll, startup_kll)
+GAUGES: Final[tuple[Measure, ...]] = (concurrent_viewers, concurrent_views)
+MEASURES: Final[dict[str, Measure]] = {m.name: m for m in (*ADDITIVE, *SKETCHES, *GAUGES)}
+
+HLL_LG_K: Final = 14
+HLL_RELATIVE_ERROR: Final = 0.0081  # 1.04 / sqrt(2^14)
+KLL_K: Final = 200
+KLL_RANK_ERROR: Final = 0.0133  # normalised rank error of a single quantile at k 200, 99 % confidence
