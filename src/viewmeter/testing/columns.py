@@ -1,0 +1,58 @@
+"""Events as dicts, and as the Arrow columns of the log: for subjects and tests that feed the real engines.
+
+In: enriched event dicts, or a table of EVENT_SCHEMA. Out: the other one. Promised: `to_events(to_table(x))`
+says the same as x (absent is absent, rows keep their order). Not done: speed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import pyarrow as pa
+
+from viewmeter.model.events import (
+    ABSENT,
+    EVENT_SCHEMA,
+    EVENT_TYPES,
+    TYPE_CODES,
+    UNKNOWN,
+    WORD_COLUMNS,
+    view_key,
+)
+
+_BLANK: Final[dict[str, Any]] = {
+    name: UNKNOWN if name in WORD_COLUMNS else ABSENT for name in EVENT_SCHEMA.names
+} | {"error_code": "", "error_message": "", "blind": False, "is_bot": False, "playback_rate": float(ABSENT)}
+
+
+def to_table(events: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Return the events as rows of EVENT_SCHEMA, in their order."""
+    rows = [_row(event) for event in events]
+    arrays = []
+    for field in EVENT_SCHEMA:
+        values = [row[field.name] for row in rows]
+        word = pa.types.is_dictionary(field.type)
+        arrays.append(
+            pa.array(values, pa.string()).dictionary_encode() if word else pa.array(values, field.type)
+        )
+    return pa.Table.from_arrays(arrays, schema=EVENT_SCHEMA)
+
+
+def _row(event: Mapping[str, Any]) -> dict[str, Any]:
+    row = _BLANK | {k: v for k, v in event.items() if k in _BLANK and v is not None}
+    row["type"] = TYPE_CODES[event["type"]]
+    row["fatal"] = int(row["fatal"])
+    row["error_code"] = str(row["error_code"])
+    row["view_key"] = view_key(row["tenant_id"], row["view_id"])
+    return row
+
+
+def to_events(table: pa.Table) -> list[dict[str, Any]]:
+    """Return the rows as event dicts for the oracle; absent fields are left out."""
+    return [
+        {k: EVENT_TYPES[v] if k == "type" else v for k, v in row.items() if k == "view_key" or v != _BLANK[k]}
+        | {k: row[k] for k in WORD_COLUMNS}
+        | {"is_bot": row["is_bot"], "received_at": row["received_at"], "ts": row["ts"], "seq": row["seq"]}
+        for row in table.to_pylist()
+    ]
