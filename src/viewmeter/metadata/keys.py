@@ -1,8 +1,9 @@
-"""Tenants and keys as the rooms see them. The store behind is `metadata/store.py`; it keeps hashes, never keys."""
+"""Tenants and keys as the rooms see them. The store behind is `metadata/store.py`; it keeps hashes, never
+keys."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 Scope = Literal["ingest", "read", "rules", "admin", "operator"]
@@ -14,7 +15,7 @@ class Tenant:
 
     id: str
     name: str
-    viewer_secret: bytes
+    viewer_secret: bytes = field(repr=False)  # so that no log shows it
     time_zone: str = "UTC"
 
 
@@ -29,6 +30,11 @@ class Key:
     origins: tuple[str, ...] = ()
 
 
+class KeysUnavailableError(Exception):
+    """A key that is not cached cannot be looked up now; whether it exists is unknown. Try again later
+    (503)."""
+
+
 class KeyDirectory(Protocol):
     """Looks keys up by their text.
 
@@ -37,5 +43,5 @@ class KeyDirectory(Protocol):
     """
 
     def find(self, text: str) -> Key | None:
-        """Return the key, or None if it does not exist or was revoked."""
+        """Return the key, or None if it does not exist or was revoked. Raises `KeysUnavailableError`."""
         ...
