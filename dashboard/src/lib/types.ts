@@ -1,0 +1,75 @@
+// The shapes of the HTTP API that the dashboard reads. Only what is used stands here.
+
+export type Unit = "ms" | "ratio" | "count" | "kbps" | "score" | "per_minute";
+
+export interface Metric {
+  name: string;
+  label: string;
+  unit: Unit;
+  kind: string;
+  formula?: string;
+  doc?: string;
+  better: "higher" | "lower" | "neutral";
+  error: number | null;
+  version: string | null;
+}
+
+export interface Dimension {
+  name: string;
+  label: string;
+}
+
+export interface Session {
+  tenant: string;
+  scopes: string[];
+  channels: string[] | null;
+}
+
+/** GET /api/v1/analytics/realtime/… and the data of every `metrics` event of /api/v1/live. */
+export interface Realtime {
+  as_of: string;
+  concurrent_viewers: number;
+  concurrent_views: number;
+  plays_last_5m: number;
+  plays_per_minute: number[];
+  qoe_score: number | null;
+  qoe_version?: string;
+  points_lost?: Record<string, number> | null;
+  average_watch_duration_ms: number | null;
+  rebuffer_ratio: number | null;
+  startup_time_avg_ms: number | null;
+  average_bitrate_kbps: number | null;
+  bitrate_distribution?: unknown;
+  countries: Record<string, number>;
+  watermark: string | null;
+  freshness_ms: number | null;
+}
+
+export type Granularity = "minute" | "5m" | "hour" | "day" | "week" | "month" | "total";
+
+export interface QueryBody {
+  channel_id?: string;
+  video_id?: string;
+  time_range: { start: string; end: string };
+  time_zone?: string;
+  granularity: Granularity;
+  metrics: string[];
+  dimensions?: string[];
+  order_by?: [string, "asc" | "desc"][];
+  limit?: number;
+}
+
+export type Row = Record<string, unknown>;
+
+export interface QueryAnswer {
+  rows: Row[];
+  meta: {
+    granularity?: string;
+    time_zone?: string;
+    watermark?: string | null;
+    sources?: string[];
+    partial?: boolean;
+    approximate?: Record<string, { relative_standard_error?: number }>;
+    truncated?: boolean;
+  };
+}

@@ -1,0 +1,234 @@
+// The past: figures of a range, each of which can be put on the chart, against the same length before.
+import { useContext, useState } from "preact/hooks";
+import { askMerged, CatalogueContext, type Loaded, type Merged, useLoaded, useMetric } from "../lib/data";
+import { delta, text } from "../lib/format";
+import { numberOf, seriesOf } from "../lib/query";
+import { type Range, rangeOf } from "../lib/range";
+import type { Place, RangeName, Scope } from "../lib/scope";
+import type { Metric, Row } from "../lib/types";
+import { DimensionCard } from "../parts/audience";
+import { BigNumber, Skeleton } from "../parts/card";
+import { Chart } from "../parts/chart";
+import { ErrorNote } from "../parts/errors";
+import { type Go, rangeTitle } from "../parts/nav";
+import { BitrateCard, QoeCard } from "../parts/quality";
+import { RetentionCard } from "../parts/retention";
+import { VideosCard } from "../parts/videos";
+
+const FIGURES = [
+  "peak_concurrent_viewers",
+  "plays",
+  "watch_time_ms",
+  "rebuffer_ratio",
+  "unique_viewers",
+  "average_watch_duration_ms",
+  "startup_time_avg_ms",
+  "engagement_rate",
+];
+const ALSO = ["qoe_score", "average_bitrate_kbps", "bitrate_distribution"];
+const ZONE = Intl.DateTimeFormat().resolvedOptions().timeZone;
+
+interface Props {
+  scope: Scope;
+  place: Place;
+  go: Go;
+  range: Exclude<RangeName, "live">;
+}
+
+export function HistoryPage({ scope, place, go, range: name }: Props) {
+  const [chosen, setChosen] = useState("plays");
+  const totals = useMergedTotals(scope, name, FIGURES.concat(ALSO), "whole");
+  const closed = useMergedTotals(scope, name, FIGURES, "closed");
+  const before = useMergedTotals(scope, name, FIGURES, "before");
+  const row = totals.data?.rows[0];
+  const note = rangeTitle(name).toLowerCase();
+  return (
+    <div class="grid">
+      {totals.error && <ErrorNote error={totals.error} kept={totals.data !== null} />}
+      <section class="card overview" aria-label={rangeTitle(name)}>
+        <div class="figures">
+          {FIGURES.map((metric) => (
+            <FigureButton
+              key={metric}
+              name={metric}
+              totals={totals}
+              closed={closed.data?.rows[0]}
+              before={before.data?.rows[0]}
+              pressed={metric === chosen}
+              onPress={() => setChosen(metric)}
+            />
+          ))}
+        </div>
+        <SeriesChart scope={scope} name={name} metricName={chosen} onChoose={setChosen} />
+      </section>
+      <QoeCard score={numberOf(row, "qoe_score")} lost={pointsLost(row)} note={note} />
+      <BitrateCard
+        distribution={row?.bitrate_distribution}
+        average={numberOf(row, "average_bitrate_kbps")}
+        note={note}
+      />
+      {scope.video ? (
+        <RetentionCard scope={scope} range={name} />
+      ) : (
+        <VideosCard scope={scope} place={place} go={go} note={note} />
+      )}
+      {["country", "device_type", "os", "browser"].map((dimension) => (
+        <DimensionCard
+          key={dimension}
+          dimension={dimension}
+          metric="plays"
+          scope={scope}
+          range={name}
+          note={note}
+        />
+      ))}
+    </div>
+  );
+}
+
+function useMergedTotals(
+  scope: Scope,
+  name: RangeName,
+  metrics: string[],
+  part: "whole" | "closed" | "before",
+) {
+  const catalogue = useContext(CatalogueContext);
+  return useLoaded(
+    JSON.stringify(["totals", scope, name, part]),
+    (signal) => {
+      const range = rangeOf(name, Date.now());
+      const interval = part === "whole" ? range : range[part];
+      return askMerged({ scope, interval, granularity: "total", metrics, timeZone: ZONE }, catalogue, signal);
+    },
+    rangeOf(name, 0).refreshMs,
+  );
+}
+
+function pointsLost(row: Row | undefined): Record<string, number> | null {
+  const lost = row?.points_lost ?? row?.qoe_points_lost;
+  return typeof lost === "object" && lost !== null ? (lost as Record<string, number>) : null;
+}
+
+interface FigureProps {
+  name: string;
+  totals: Loaded<Merged>;
+  closed: Row | undefined;
+  before: Row | undefined;
+  pressed: boolean;
+  onPress: () => void;
+}
+
+function FigureButton({ name, totals, closed, before, pressed, onPress }: FigureProps) {
+  const metric = useMetric(name);
+  const refused = totals.data?.refused.get(name);
+  const error = totals.data?.meta.approximate?.[name]?.relative_standard_error ?? metric.error;
+  const change = delta(numberOf(closed, name), numberOf(before, name), metric.better);
+  return (
+    <button
+      type="button"
+      class="figure"
+      aria-pressed={pressed}
+      onClick={onPress}
+      title={refused?.detail || metric.doc}
+    >
+      <span class="label">{metric.label}</span>
+      <BigNumber value={numberOf(totals.data?.rows[0], name)} unit={metric.unit} />
+      <span class="sub">
+        {refused && "not covered here"}
+        {change && (
+          <span class={`delta ${change.mood}`} title="Complete hours or days, against the same length before">
+            <span aria-hidden="true">
+              {change.direction === "up" ? "▲" : change.direction === "down" ? "▼" : ""}
+            </span>
+            <span class="sr-only">{change.direction} </span> {change.text}
+          </span>
+        )}
+        {error !== null && !refused && <span class="approximate">± {text(error, "ratio")}</span>}
+      </span>
+    </button>
+  );
+}
+
+interface SeriesProps {
+  scope: Scope;
+  name: RangeName;
+  metricName: string;
+  onChoose: (name: string) => void;
+}
+
+function SeriesChart({ scope, name, metricName, onChoose }: SeriesProps) {
+  const catalogue = useContext(CatalogueContext);
+  const metric = useMetric(metricName);
+  const range = rangeOf(name, Date.now());
+  const answer = useLoaded(
+    JSON.stringify(["series", scope, name, metricName]),
+    (signal) => {
+      const interval = rangeOf(name, Date.now());
+      const { granularity } = interval;
+      return askMerged(
+        { scope, interval, granularity, metrics: [metricName], timeZone: ZONE },
+        catalogue,
+        signal,
+      );
+    },
+    range.refreshMs,
+  );
+  const refused = answer.data?.refused.get(metricName);
+  const failure = answer.error ?? refused;
+  return (
+    <div class="series">
+      <div class="series-head">
+        <h2 class="sr-only">{metric.label}</h2>
+        <p class="caption" title={metric.formula}>
+          {metric.doc}
+        </p>
+        <MetricSelect value={metricName} onChoose={onChoose} />
+      </div>
+      {failure && <ErrorNote error={failure} kept={answer.error !== null && answer.data !== null} />}
+      {!answer.data && !answer.error && <Skeleton lines={6} />}
+      {answer.data && !refused && <Drawn answer={answer.data} metric={metric} range={range} />}
+      <ZoneNote meta={answer.data?.meta} />
+    </div>
+  );
+}
+
+function Drawn({ answer, metric, range }: { answer: Merged; metric: Metric; range: Range }) {
+  const series = seriesOf(answer.rows, metric.name, Date.now());
+  return (
+    <Chart
+      {...series}
+      from={range.start / 1000}
+      to={range.end / 1000}
+      bucketMs={range.bucketMs}
+      bars={metric.kind === "additive"}
+      unit={metric.unit}
+      label={metric.label}
+      height={280}
+    />
+  );
+}
+
+/** Every metric of the catalogue that is one number in a bucket. */
+function MetricSelect({ value, onChoose }: { value: string; onChoose: (name: string) => void }) {
+  const { metrics } = useContext(CatalogueContext);
+  const scalar = [...metrics.values()].filter((metric) => !/histogram|curve/.test(metric.kind));
+  return (
+    <select
+      aria-label="Metric on the chart"
+      value={value}
+      onChange={(event) => onChoose(event.currentTarget.value)}
+    >
+      {scalar.map((metric) => (
+        <option key={metric.name} value={metric.name}>
+          {metric.label}
+        </option>
+      ))}
+    </select>
+  );
+}
+
+/** Says so when the server answered in another zone than the reader's (finer tiers are gone by then). */
+function ZoneNote({ meta }: { meta: Merged["meta"] | undefined }) {
+  if (!meta?.time_zone || meta.time_zone === ZONE) return null;
+  return <p class="caption">Days are those of {meta.time_zone}.</p>;
+}

@@ -1,0 +1,98 @@
+// Quality of experience: the score with what each cause took from 100, and the bitrates people really saw.
+import { useMetric } from "../lib/data";
+import { share, text } from "../lib/format";
+import { histogramOf } from "../lib/query";
+import { BigNumber, Card, Empty } from "./card";
+
+interface QoeProps {
+  score: number | null;
+  lost: Record<string, number> | null;
+  note: string;
+}
+
+export function QoeCard({ score, lost, note }: QoeProps) {
+  const metric = useMetric("qoe_score");
+  const causes = Object.entries(lost ?? {}).filter(([, points]) => isNumber(points));
+  const hint = [metric.doc, metric.formula].filter(Boolean).join("\n");
+  return (
+    <Card title={metric.label} note={note} hint={hint} class="qoe">
+      {score === null ? (
+        <Empty>No plays to judge in this range.</Empty>
+      ) : (
+        <>
+          <div class="qoe-figure">
+            <BigNumber value={score} unit={metric.unit} />
+            <span class="of">of 100</span>
+          </div>
+          <div class="stack" aria-hidden="true">
+            <span class="kept" style={{ flexGrow: score }} />
+            {causes.map(([cause, points]) => (
+              <span key={cause} class={`lost ${cause}`} style={{ flexGrow: Math.max(0, points) }} />
+            ))}
+            {causes.length === 0 && <span class="lost" style={{ flexGrow: 100 - score }} />}
+          </div>
+          <ul class="causes">
+            {causes.length === 0 && <li>{text(100 - score, metric.unit)} points lost</li>}
+            {causes.map(([cause, points]) => (
+              <li key={cause} class={cause}>
+                <span class="swatch" aria-hidden="true" />
+                <span>{cause.charAt(0).toUpperCase() + cause.slice(1)}</span>
+                <span class="points">−{text(Math.max(0, points), metric.unit)}</span>
+              </li>
+            ))}
+          </ul>
+        </>
+      )}
+    </Card>
+  );
+}
+
+function isNumber(value: unknown): value is number {
+  return typeof value === "number" && Number.isFinite(value);
+}
+
+export function BitrateCard({
+  distribution,
+  average,
+  note,
+}: {
+  distribution: unknown;
+  average: number | null;
+  note: string;
+}) {
+  const metric = useMetric("bitrate_distribution");
+  const mean = useMetric("average_bitrate_kbps");
+  const buckets = histogramOf(distribution);
+  const high = Math.max(0, ...buckets.map((bucket) => bucket.share));
+  return (
+    <Card title={metric.label} note={note} hint={metric.doc} class="bitrate">
+      {buckets.length === 0 ? (
+        <Empty>No player reported its bitrate in this range.</Empty>
+      ) : (
+        <>
+          <ul class="histogram">
+            {buckets.map((bucket, index) => (
+              <li key={bucket.from}>
+                <span class="share">{share(bucket.share)}</span>
+                <span class="column" aria-hidden="true">
+                  <span style={{ height: `${(100 * bucket.share) / high}%` }} />
+                </span>
+                <span class="edge">{edgeName(bucket.from, buckets[index + 1]?.from)}</span>
+              </li>
+            ))}
+          </ul>
+          <p class="caption">
+            Mbps, by time played · {mean.label.toLowerCase()} {text(average, mean.unit)}
+          </p>
+        </>
+      )}
+    </Card>
+  );
+}
+
+/** Edges are kbps; Mbps are shorter: "< 0.3", "0.3–0.8", "12 +". */
+export function edgeName(from: number, next: number | undefined): string {
+  const mbps = (kbps: number) => String(kbps / 1000);
+  if (next === undefined) return `${mbps(from)} +`;
+  return from === 0 ? `< ${mbps(next)}` : `${mbps(from)}–${mbps(next)}`;
+}
