@@ -1,9 +1,9 @@
 """Hypothesis strategies: event lists no player would send, and some that players do send.
 
-Out: lists of enriched event dicts in the order of arrival, for `oracle.increments` and, by `columns.to_table`,
-for every engine. Promised: all types, holes, duplicates that say something else, `ts` going backwards, gaps on
-both sides of 60 s and of 5 min, counters present, absent and decreasing, blind players, every `fatal`. The only
-file of the package that needs hypothesis.
+Out: lists of enriched event dicts in the order of arrival, for `oracle.increments` and, by
+`columns.to_table`, for every engine. Promised: all types, holes, duplicates that say something else, `ts`
+going backwards, gaps on both sides of 60 s and of 5 min, counters present, absent and decreasing, blind
+players, every `fatal`. The only file of the package that needs hypothesis.
 """
 
 from __future__ import annotations
