@@ -1,7 +1,7 @@
-"""The running product for end-to-end tests: a real `viewmeter up` in a folder of its own, on a port of its own.
+"""The running product for end-to-end tests: a real `viewmeter up` in a folder and on a port of its own.
 
-In: nothing. Out: the session-wide `product` (shared: use channel ids of your own) and `start_product` for a test that
-wants to break its own one. Promised: every process that was started here is gone afterwards, by its process group.
+In: nothing. Out: the session-wide `product` (shared: use channel ids of your own) and `start_product` for a
+test that wants to break its own one. Promised: every process that was started here is gone afterwards.
 """
 
 from __future__ import annotations
