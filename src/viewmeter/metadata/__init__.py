@@ -1,19 +1,6 @@
-"""Metadata: tenants, keys, sign-ins. `keys` is what other rooms see; `store` and `directory` are behind
-it."""
+"""Metadata: tenants, keys, sign-ins.
 
-from viewmeter.metadata.directory import Directory
-from viewmeter.metadata.keys import Key, KeyDirectory, KeysUnavailableError, Scope, Tenant
-from viewmeter.metadata.store import Metadata, MetadataError, MetadataSettings, Session
-
-__all__ = [
-    "Directory",
-    "Key",
-    "KeyDirectory",
-    "KeysUnavailableError",
-    "Metadata",
-    "MetadataError",
-    "MetadataSettings",
-    "Scope",
-    "Session",
-    "Tenant",
-]
+`keys` is what other rooms see; `store` is the database behind it, `directory` its cache, `settings` its
+settings. This page imports nothing, so that a room which only needs the words does not load a database
+library.
+"""

@@ -11,14 +11,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import sqlalchemy as sa
 import structlog
 
 from viewmeter.metadata.keys import Key, KeysUnavailableError
 from viewmeter.metadata.secrets import digest, looks_real
-from viewmeter.metadata.store import Metadata, Session
+
+if TYPE_CHECKING:
+    from viewmeter.metadata.store import Metadata, Session
 
 POLL_EVERY_S: Final = 1.0
 MAX_CACHED: Final = 50_000
@@ -40,16 +42,14 @@ class Directory:
 
     def __init__(self, metadata: Metadata, poll_every_s: float = POLL_EVERY_S) -> None:
         self._metadata = metadata
-        self._keys = _Cache[Key](metadata.find_keys)
-        self._sessions = _Cache[Session](metadata.find_sessions)
+        self._keys = _Cache(metadata.find_keys)
+        self._sessions = _Cache(metadata.find_sessions)
         self._changes = metadata.changes()
         self._refreshing = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         if poll_every_s > 0:
-            self._thread = threading.Thread(
-                target=self._poll, args=(poll_every_s,), name="key-directory", daemon=True
-            )
+            self._thread = threading.Thread(target=self._poll, args=(poll_every_s,), name="key-directory", daemon=True)
             self._thread.start()
 
     def find(self, text: str) -> Key | None:

@@ -23,6 +23,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import sqlalchemy as sa
 
 from viewmeter.metadata import tables as t
+from viewmeter.metadata.directory import Directory
 from viewmeter.metadata.keys import Key, Scope, Tenant
 from viewmeter.metadata.secrets import (
     INGEST_PREFIX,
@@ -34,11 +35,12 @@ from viewmeter.metadata.secrets import (
     looks_real,
     random_text,
 )
+from viewmeter.metadata.settings import MetadataSettings
 from viewmeter.metadata.tables import SchemaTooNewError
-from viewmeter.model.time import DAY_MS, HOUR_MS
 
 __all__ = [
     "FULL_SCOPES",
+    "Directory",
     "Initial",
     "KeyRecord",
     "Metadata",
@@ -56,18 +58,6 @@ FULL_SCOPES: Final[tuple[Scope, ...]] = ("read", "rules", "admin")
 MAX_CHANNELS: Final = 1_000
 MAX_ORIGINS: Final = 100
 MAX_LIST: Final = 1_000
-
-
-@dataclass(frozen=True)
-class MetadataSettings:
-    """Settings of the metadata store."""
-
-    url: str = ""
-    """Database URL; empty: the SQLite file `meta.db` of the data folder."""
-    signin_ttl_ms: int = HOUR_MS
-    """How long a one-time sign-in link may wait for its use."""
-    session_ttl_ms: int = 14 * DAY_MS
-    """How long a browser stays signed in."""
 
 
 class MetadataError(ValueError):
@@ -231,8 +221,7 @@ class Metadata:
             question = question.where(t.keys.c.id > cursor)
         with self._engine.connect() as c:
             found = [
-                KeyRecord(_key(row), row.prefix, row.created_at_ms, row.revoked_at_ms)
-                for row in c.execute(question)
+                KeyRecord(_key(row), row.prefix, row.created_at_ms, row.revoked_at_ms) for row in c.execute(question)
             ]
         return found[:limit], found[limit - 1].key.id if len(found) > limit else None
 
@@ -402,9 +391,7 @@ def _check_scopes(scopes: Sequence[str]) -> frozenset[Scope]:
     if unknown or not scopes:
         raise MetadataError(f"Unknown scope {', '.join(unknown) or '(none)'}; known: {', '.join(SCOPES)}.")
     if "ingest" in scopes and len(set(scopes)) > 1:
-        raise MetadataError(
-            "An ingest key is public and can do nothing else; make a second key for the other scopes."
-        )
+        raise MetadataError("An ingest key is public and can do nothing else; make a second key for the other scopes.")
     return frozenset(scopes)  # type: ignore[arg-type]
 
 
@@ -430,11 +417,7 @@ def _check_origins(origins: Iterable[str], scopes: frozenset[Scope]) -> tuple[st
         raise MetadataError(f"A key can have at most {MAX_ORIGINS} origins, not {len(wanted)}.")
     for origin in wanted:
         parts = urlsplit(origin)
-        if (
-            parts.scheme not in ("http", "https")
-            or not parts.hostname
-            or f"{parts.scheme}://{parts.netloc}" != origin
-        ):
+        if parts.scheme not in ("http", "https") or not parts.hostname or f"{parts.scheme}://{parts.netloc}" != origin:
             raise MetadataError(
                 f"{origin!r} is no origin; it looks like https://www.example.com or http://localhost:3000."
             )
