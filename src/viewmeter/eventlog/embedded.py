@@ -1,0 +1,192 @@
+"""The embedded log: hourly SQLite files in WAL mode, one writer a partition, fsync before the answer.
+
+In: record batches of `EVENT_SCHEMA`. Out: their offsets, once they survive a power cut (`synchronous=FULL`: the
+append is one transaction and ends with an fsync). The reader is in `embedded_reader.py`. Promised: L1 to L3 of
+`protocol.py`. After an error the file is closed and the next append opens it again, so a full disk heals by itself.
+Not done here: batching (the collector's group commit does it), and any check of the events themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+import structlog
+
+from viewmeter.eventlog import embedded_files as files
+from viewmeter.eventlog import embedded_rows as rows
+from viewmeter.eventlog.embedded_reader import EmbeddedLogReader
+from viewmeter.eventlog.protocol import LogUnavailableError
+
+__all__ = ["EmbeddedLogReader", "EmbeddedLogWriter", "PartitionTakenError"]
+
+_log = structlog.get_logger(__name__)
+
+_PAGE_BYTES: Final = 8192
+_WAL_PAGES: Final = 1000
+"""8 MB between checkpoints: each page is written twice, so a larger log only delays that and takes more disk."""
+
+_PRAGMAS: Final = (
+    f"PRAGMA page_size={_PAGE_BYTES}",
+    "PRAGMA journal_mode=WAL",
+    "PRAGMA synchronous=FULL",
+    f"PRAGMA wal_autocheckpoint={_WAL_PAGES}",
+    f"PRAGMA journal_size_limit={4 * _WAL_PAGES * _PAGE_BYTES}",
+    "PRAGMA temp_store=MEMORY",
+)
+_INSERT: Final = "INSERT INTO batches VALUES (?, ?, ?, ?, ?, ?)"
+
+
+class PartitionTakenError(RuntimeError):
+    """Another writer, of this or another process, owns the partition."""
+
+
+class EmbeddedLogWriter:
+    """Appends to one partition. Used by one thread at a time.
+
+    root: the folder of the whole log. clock: now in ms since the epoch; it decides only which hour's file is written.
+    """
+
+    def __init__(self, root: Path, partition: int, clock: Callable[[], int]) -> None:
+        self._folder = files.partition_folder(root, partition)
+        self._partition = partition
+        self._clock = clock
+        self._connection: sqlite3.Connection | None = None
+        self._segment: files.Segment | None = None
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for folder in (self._folder, root, root.parent):
+            files.sync_folder(folder)
+        self._lock = self._take_lock()
+        try:
+            self._next = self._recover()
+        except BaseException:
+            self._release_lock()
+            raise
+
+    @property
+    def partition(self) -> int:
+        """The partition that this writer owns."""
+        return self._partition
+
+    @property
+    def next_offset(self) -> int:
+        """The offset that the next batch gets."""
+        return self._next
+
+    def append(self, events: pa.RecordBatch) -> int:
+        """Make the batch durable; return its offset. Raises `LogUnavailableError`."""
+        if events.num_rows == 0:
+            raise ValueError("a batch of no events cannot be appended")
+        blob = rows.encode(events)
+        received = events.column("received_at").to_numpy()
+        offset = self._next
+        row = (offset, int(received.min()), int(received.max()), events.num_rows, rows.checksum(blob), blob)
+        try:
+            self._open_for(self._clock()).execute(_INSERT, row)
+        except (sqlite3.Error, OSError) as error:
+            self._close_connection()
+            _log.warning("log_append_failed", partition=self._partition, offset=offset, error=str(error))
+            raise LogUnavailableError(
+                f"partition {self._partition} of the event log cannot be written ({error}); "
+                "nothing of the batch was kept: free disk space or repair the disk, then send it again"
+            ) from error
+        self._next = offset + 1
+        return offset
+
+    def close(self) -> None:
+        """Release the partition. Idempotent."""
+        self._close_connection()
+        self._release_lock()
+
+    def _open_for(self, now_ms: int) -> sqlite3.Connection:
+        """Return the open file of this hour. A clock that goes backwards stays in the file that is open."""
+        wanted = files.segment_path(self._folder, now_ms, self._next)
+        current = self._segment
+        if current is not None and wanted.name[:13] <= current.hour:
+            return self._connection or self._open(current.path)
+        if self._connection is not None:
+            # The hour is over: leave nothing in the WAL, so that the file is complete by itself.
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._close_connection()
+        connection = self._open(wanted)
+        self._segment = files.Segment(self._next, wanted.name[:13], wanted)
+        return connection
+
+    def _open(self, path: Path) -> sqlite3.Connection:
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
+        try:
+            for pragma in _PRAGMAS:
+                connection.execute(pragma)
+            connection.execute(files.BATCHES_TABLE)
+            # A commit that failed in its fsync may have left a complete row behind. Its sender was told that
+            # nothing was accepted, so it must not come to light now.
+            connection.execute('DELETE FROM batches WHERE "offset" >= ?', (self._next,))
+            files.sync_folder(self._folder)
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+        return connection
+
+    def _close_connection(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                connection.close()
+
+    def _recover(self) -> int:
+        """Return the next offset, from the newest file that holds anything."""
+        found = files.segments(self._folder)
+        for segment in reversed(found):
+            try:
+                with contextlib.closing(files.open_readonly(segment.path)) as connection:
+                    (last,) = connection.execute('SELECT max("offset") FROM batches').fetchone()
+            except sqlite3.OperationalError as error:
+                if "no such table" not in str(error):
+                    raise
+                last = None  # the writer died between making the file and its first row
+            except sqlite3.DatabaseError as error:
+                return self._step_over(segment, error)
+            self._segment = self._segment or segment
+            if last is not None:
+                return int(last) + 1
+            if segment.first_offset > 1:
+                return segment.first_offset
+        return 1
+
+    def _step_over(self, segment: files.Segment, error: Exception) -> int:
+        """Leave a file that cannot be read to the reader, which reports it, and go on behind all it can have held.
+
+        A row takes 500 bytes at least, so a file holds fewer rows than its bytes (and those of its WAL) / 500.
+        """
+        wal = segment.path.with_name(segment.path.name + "-wal")
+        held_bytes = segment.path.stat().st_size + (wal.stat().st_size if wal.exists() else 0)
+        beyond = segment.first_offset + held_bytes // 500 + 1
+        path = files.segment_path(self._folder, self._clock(), beyond)
+        self._segment = files.Segment(beyond, path.name[:13], path)
+        _log.error("log_file_damaged", file=segment.path.name, partition=self._partition, error=str(error))
+        return beyond
+
+    def _take_lock(self) -> int:
+        handle = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(handle)
+            raise PartitionTakenError(
+                f"partition {self._partition} already has a writer: stop the other process that uses this data "
+                "folder, or give this one another partition"
+            ) from error
+        return handle
+
+    def _release_lock(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1

@@ -1,0 +1,93 @@
+"""Where the embedded log keeps its files, and what their names say.
+
+`root/p03/2026-11-25T10-000000000123.sqlite` is partition 3, begun in the hour 10 (UTC) with offset 123. The first
+offset stands in the name so that a file that cannot be opened still says which offsets are lost.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from viewmeter.model.time import from_ms
+
+_FILE_NAME: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d)-(\d{12,})\.sqlite")
+_PARTITION_NAME: Final = re.compile(r"p(\d{2,})")
+
+BATCHES_TABLE: Final = """
+CREATE TABLE IF NOT EXISTS batches (
+  "offset" INTEGER PRIMARY KEY,
+  received_min INTEGER NOT NULL,
+  received_max INTEGER NOT NULL,
+  events INTEGER NOT NULL,
+  checksum INTEGER NOT NULL,
+  blob BLOB NOT NULL
+) STRICT
+"""
+
+
+class Segment(NamedTuple):
+    """One file of a partition. Tuples sort in the order of their offsets."""
+
+    first_offset: int
+    hour: str
+    path: Path
+
+
+def partition_folder(root: Path, partition: int) -> Path:
+    """Return the folder of a partition."""
+    return root / f"p{partition:02d}"
+
+
+def segment_path(folder: Path, at_ms: int, first_offset: int) -> Path:
+    """Return the path of the file begun at `at_ms`."""
+    return folder / f"{from_ms(at_ms):%Y-%m-%dT%H}-{first_offset:012d}.sqlite"
+
+
+def partitions(root: Path) -> list[int]:
+    """Return the partitions that have a folder."""
+    try:
+        names = [path.name for path in root.iterdir()]
+    except FileNotFoundError:
+        return []
+    return sorted(int(found[1]) for name in names if (found := _PARTITION_NAME.fullmatch(name)))
+
+
+def segments(folder: Path) -> list[Segment]:
+    """Return the files of a partition in the order of their offsets."""
+    try:
+        names = [path.name for path in folder.iterdir()]
+    except FileNotFoundError:
+        return []
+    found = [(name, match) for name in names if (match := _FILE_NAME.fullmatch(name))]
+    return sorted(Segment(int(match[2]), match[1], folder / name) for name, match in found)
+
+
+def remove_segment(path: Path) -> None:
+    """Delete a file and what SQLite keeps beside it. The main file goes first: a log beside nothing is no data."""
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def open_readonly(path: Path) -> sqlite3.Connection:
+    """Open a segment for reading, also while its writer writes.
+
+    `mode=rw`, since whoever opens it first after a crash has to recover the WAL; `query_only` keeps the rows safe.
+    """
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False, timeout=5
+    )
+    connection.execute("PRAGMA query_only=1")
+    return connection
