@@ -16,17 +16,10 @@ function metric(name, label, unit, kind, better, doc, extra = {}) {
 }
 
 export const metrics = [
-  metric(
-    "concurrent_viewers",
-    "Concurrent viewers",
-    "count",
-    "gauge",
-    "higher",
-    "Viewers active in the last 60 s.",
-  ),
+  metric("concurrent_viewers", "Viewers now", "count", "gauge", "higher", "Viewers active in the last 60 s."),
   metric(
     "peak_concurrent_viewers",
-    "Peak concurrent viewers",
+    "Peak viewers",
     "count",
     "gauge",
     "higher",
@@ -121,6 +114,21 @@ export const metrics = [
     "higher",
     "Startup, smoothness and playback as one number.",
     { version: "qoe_v1" },
+  ),
+  metric("concurrent_views", "Views now", "count", "gauge", "neutral", "Views active in the last 60 s."),
+  ...[
+    ["startup", "startup"],
+    ["smoothness", "rebuffering"],
+    ["playback", "failures"],
+  ].map(([cause, words]) =>
+    metric(
+      `qoe_lost_${cause}`,
+      `Points lost to ${words}`,
+      "points",
+      "derived",
+      "lower",
+      "Points of the QoE score.",
+    ),
   ),
 ];
 

@@ -48,7 +48,7 @@ const members = {
     ["Safari", 0.03],
   ],
   device_type: [
-    ["mobile", 0.46],
+    ["phone", 0.46],
     ["desktop", 0.31],
     ["tv", 0.16],
     ["tablet", 0.06],
@@ -78,7 +78,15 @@ function values(at, length, share, salt) {
   const plays = Math.round((viewers / 6.5) * (length / MINUTE) * (0.8 + 0.4 * noise(at / MINUTE + salt)));
   const rebuffer = 0.006 + 0.004 * noise(at / MINUTE + 3 + salt) + 0.03 * incident(at) + 0.002 * salt;
   const watched = plays * (372_000 + 40_000 * noise(at / MINUTE + 9 + salt));
-  const bitrates = { 0: 0.02, 300: 0.07, 800: 0.12, 1500: 0.2, 3000: 0.34, 6000: 0.2, 12000: 0.05 };
+  const bitrates = {
+    "0_300": 0.02,
+    "300_800": 0.07,
+    "800_1500": 0.12,
+    "1500_3000": 0.2,
+    "3000_6000": 0.34,
+    "6000_12000": 0.2,
+    "12000_": 0.05,
+  };
   return {
     concurrent_viewers: Math.round(viewers),
     peak_concurrent_viewers: Math.round(viewers * 1.09),
@@ -98,6 +106,9 @@ function values(at, length, share, salt) {
     bitrate_distribution: Object.fromEntries(Object.entries(bitrates).map(([k, v]) => [k, v * watched])),
     playback_failure_rate: plays ? 0.008 : null,
     exit_before_start_rate: plays ? 0.031 : null,
+    qoe_lost_startup: 2.4,
+    qoe_lost_smoothness: plays ? 5.5 + 220 * rebuffer + 2 * noise(at / MINUTE + salt) : null,
+    qoe_lost_playback: 1.1,
     qoe_score: plays ? 91 - 220 * rebuffer - 2 * noise(at / MINUTE + salt) : null,
   };
 }

@@ -66,6 +66,7 @@ export function figure(value: number | null | undefined, unit: Unit | string): F
     case "kbps":
       return bitrate(value);
     case "score":
+    case "points":
       return { value: fixed(value, 1), unit: "" };
     case "per_minute":
       return { value: fixed(value, 2), unit: "/min" };
@@ -147,7 +148,8 @@ export function valueName(dimension: string, value: unknown): string {
   if (value === null || value === undefined || value === "" || value === "unknown") return "Unknown";
   const name = String(value);
   if (dimension === "country") return countryName(name);
-  if (dimension === "video_id" || dimension === "channel_id") return name;
+  // Systems and browsers write themselves ("iOS"), ids are theirs: only our own words are made readable.
+  if (dimension !== "device_type" && dimension !== "stream_type") return name;
   const words = name.replaceAll("_", " ").replace(/\btv\b/i, "TV");
   return words.charAt(0).toUpperCase() + words.slice(1);
 }

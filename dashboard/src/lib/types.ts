@@ -1,6 +1,6 @@
 // The shapes of the HTTP API that the dashboard reads. Only what is used stands here.
 
-export type Unit = "ms" | "ratio" | "count" | "kbps" | "score" | "per_minute";
+export type Unit = "ms" | "ratio" | "count" | "kbps" | "score" | "points" | "per_minute";
 
 export interface Metric {
   name: string;

@@ -25,7 +25,13 @@ const FIGURES = [
   "startup_time_avg_ms",
   "engagement_rate",
 ];
-const ALSO = ["qoe_score", "average_bitrate_kbps", "bitrate_distribution"];
+const CAUSES = ["startup", "smoothness", "playback"];
+const ALSO = [
+  "qoe_score",
+  ...CAUSES.map((cause) => `qoe_lost_${cause}`),
+  "average_bitrate_kbps",
+  "bitrate_distribution",
+];
 const ZONE = Intl.DateTimeFormat().resolvedOptions().timeZone;
 
 interface Props {
@@ -105,8 +111,10 @@ function useMergedTotals(
 }
 
 function pointsLost(row: Row | undefined): Record<string, number> | null {
-  const lost = row?.points_lost ?? row?.qoe_points_lost;
-  return typeof lost === "object" && lost !== null ? (lost as Record<string, number>) : null;
+  const lost = CAUSES.map((cause) => [cause, numberOf(row, `qoe_lost_${cause}`)] as const);
+  return lost.some(([, points]) => points === null)
+    ? null
+    : (Object.fromEntries(lost) as Record<string, number>);
 }
 
 interface FigureProps {

@@ -85,7 +85,7 @@ function useLastHour(scope: Scope) {
     JSON.stringify(["hour", scope]),
     (signal) => {
       const interval = rangeOf("live", Date.now());
-      const metrics = ["concurrent_viewers", ...TILES];
+      const metrics = ["concurrent_viewers", "peak_concurrent_viewers", ...TILES];
       return askMerged({ scope, interval, granularity: "minute", metrics }, catalogue, signal);
     },
     rangeOf("live", 0).refreshMs,
@@ -116,21 +116,24 @@ function withNow(series: Series, now: Realtime | null): Series {
 
 function ViewersCard({ now, rows }: { now: Realtime | null; rows: Row[] }) {
   const metric = useMetric("concurrent_viewers");
+  const views = useMetric("concurrent_views");
+  const peak = useMetric("peak_concurrent_viewers");
   const series = useMemo(() => {
     const minutes = seriesOf(rows, metric.name, Date.now());
     // A bucket's value is its last sample: draw it where it was taken, at the bucket's end.
     return withNow({ ...minutes, times: minutes.times.map((time) => time + 60) }, now);
   }, [rows, now, metric.name]);
   const to = now ? Date.parse(now.as_of) / 1000 : Date.now() / 1000;
-  const high = Math.max(0, ...series.values.filter((value) => value !== null));
+  const peaks = rows.map((row) => numberOf(row, peak.name));
+  const high = Math.max(0, ...[...series.values, ...peaks].filter((value) => value !== null));
   return (
     <Card title={metric.label} hint={metric.doc} note="now, and the last 60 min" class="hero">
       <div class="hero-figures">
         <BigNumber value={now?.concurrent_viewers} unit={metric.unit} />
         <dl>
-          <dt>Views</dt>
+          <dt>{views.label}</dt>
           <dd>{text(now?.concurrent_views, metric.unit)}</dd>
-          <dt>High of 60 min</dt>
+          <dt>{peak.label}</dt>
           <dd>{text(now ? high : null, metric.unit)}</dd>
         </dl>
       </div>

@@ -34,16 +34,25 @@ export function QoeCard({ score, lost, note }: QoeProps) {
           <ul class="causes">
             {causes.length === 0 && <li>{text(100 - score, metric.unit)} points lost</li>}
             {causes.map(([cause, points]) => (
-              <li key={cause} class={cause}>
-                <span class="swatch" aria-hidden="true" />
-                <span>{cause.charAt(0).toUpperCase() + cause.slice(1)}</span>
-                <span class="points">−{text(Math.max(0, points), metric.unit)}</span>
-              </li>
+              <Cause key={cause} cause={cause} points={points} />
             ))}
           </ul>
         </>
       )}
     </Card>
+  );
+}
+
+/** Labelled by the metric of the same points, `qoe_lost_<cause>`; a cause the catalogue lacks by its own name. */
+function Cause({ cause, points }: { cause: string; points: number }) {
+  const metric = useMetric(`qoe_lost_${cause}`);
+  const label = metric.kind === "unknown" ? cause : metric.label;
+  return (
+    <li class={cause} title={metric.doc}>
+      <span class="swatch" aria-hidden="true" />
+      <span>{label}</span>
+      <span class="points">−{text(Math.max(0, points), "points")}</span>
+    </li>
   );
 }
 
