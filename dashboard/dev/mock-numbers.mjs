@@ -132,6 +132,7 @@ export function query(body, now, mode) {
   const meta = {
     granularity: body.granularity,
     time_zone: body.time_zone ?? "UTC",
+    watermark: new Date(now - 700).toISOString(),
     sources: ["speed", "batch"],
     partial: true,
     truncated: false,

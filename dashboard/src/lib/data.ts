@@ -102,7 +102,12 @@ export async function askMerged(ask: Ask, catalogue: Catalogue, signal: AbortSig
   let meta: QueryAnswer["meta"] = {};
   answers.forEach((answer, index) => {
     if (answer.status === "fulfilled") {
-      meta = { ...answer.value.meta, ...meta };
+      const { approximate } = meta;
+      meta = {
+        ...answer.value.meta,
+        ...meta,
+        approximate: { ...approximate, ...answer.value.meta.approximate },
+      };
       for (const row of answer.value.rows) {
         const at = row.time ?? "";
         rows.set(at, { ...rows.get(at), ...row });

@@ -195,7 +195,7 @@ function SeriesChart({ scope, name, metricName, onChoose }: SeriesProps) {
       {failure && <ErrorNote error={failure} kept={answer.error !== null && answer.data !== null} />}
       {!answer.data && !answer.error && <Skeleton lines={6} />}
       {answer.data && !refused && <Drawn answer={answer.data} metric={metric} range={range} />}
-      <ZoneNote meta={answer.data?.meta} />
+      <Provenance meta={answer.data?.meta} />
     </div>
   );
 }
@@ -235,8 +235,16 @@ function MetricSelect({ value, onChoose }: { value: string; onChoose: (name: str
   );
 }
 
-/** Says so when the server answered in another zone than the reader's (finer tiers are gone by then). */
-function ZoneNote({ meta }: { meta: Merged["meta"] | undefined }) {
-  if (!meta?.time_zone || meta.time_zone === ZONE) return null;
-  return <p class="caption">Days are those of {meta.time_zone}.</p>;
+const clock = new Intl.DateTimeFormat("en", { dateStyle: "medium", timeStyle: "medium", hourCycle: "h23" });
+
+/** Up to when everything is in, and in whose days, where that is not the reader's zone (finer tiers are gone by then). */
+function Provenance({ meta }: { meta: Merged["meta"] | undefined }) {
+  const watermark = Date.parse(meta?.watermark ?? "");
+  const foreign = meta?.time_zone && meta.time_zone !== ZONE;
+  return (
+    <p class="caption">
+      {!Number.isNaN(watermark) && `Everything received up to ${clock.format(watermark)} is in. `}
+      {foreign && `Days are those of ${meta.time_zone}.`}
+    </p>
+  );
 }

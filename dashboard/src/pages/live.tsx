@@ -38,7 +38,7 @@ export function LivePage({ scope, place, go, live }: Props) {
   const now = live.data;
   const hour = useLastHour(scope);
   const rows = hour.data?.rows ?? [];
-  const trusted = live.phase === "live" || live.phase === "connecting";
+  const trusted = live.phase === "live" || now === null;
   if (useNothingYet(scope, now)) return <Onboarding />;
   return (
     <div class={`grid ${trusted ? "" : "stale"}`}>
@@ -127,7 +127,7 @@ function ViewersCard({ now, rows }: { now: Realtime | null; rows: Row[] }) {
   const peaks = rows.map((row) => numberOf(row, peak.name));
   const high = Math.max(0, ...[...series.values, ...peaks].filter((value) => value !== null));
   return (
-    <Card title={metric.label} hint={metric.doc} note="now, and the last 60 min" class="hero">
+    <Card title={metric.label} hint={metric.doc} note="last 60 min" class="hero">
       <div class="hero-figures">
         <BigNumber value={now?.concurrent_viewers} unit={metric.unit} />
         <dl>
@@ -187,7 +187,7 @@ function CountriesNow({ now }: { now: Realtime | null }) {
     value,
   }));
   return (
-    <Card title={label} note={`${metric.label}, now`} class="audience">
+    <Card title={label} note={metric.label} class="audience">
       <BarList items={items} unit={metric.unit} />
     </Card>
   );

@@ -140,6 +140,7 @@ function timeTicks(u: uPlot, splits: number[]): string[] {
   return splits.map((split) => {
     const at = new Date(split * 1000);
     if (!days) return hourMinute.format(at);
+    if (split >= to) return ""; // the range ends here: a day's name would stand for a day that is not shown
     return at.getHours() === 0 && at.getMinutes() === 0 ? dayMonth.format(at) : "";
   });
 }

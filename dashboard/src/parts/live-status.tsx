@@ -17,7 +17,7 @@ export function statusOf(live: StreamState, now: number): { mood: Mood; word: st
         ? { mood: "bad", word: "Behind", detail: updated }
         : { mood: "good", word: "Live", detail: updated };
     case "connecting":
-      return { mood: "wait", word: "Connecting", detail: "" };
+      return { mood: "wait", word: "Connecting", detail: updated };
     case "stale":
       return { mood: "wait", word: "No news", detail: updated };
     case "reconnecting": {

@@ -1,7 +1,7 @@
 // How far people watch one video: GET /api/v1/analytics/retention/{video_id}.
 import { api } from "../lib/api";
 import { useLoaded, useMetric } from "../lib/data";
-import { text } from "../lib/format";
+import { share, text } from "../lib/format";
 import { rangeOf } from "../lib/range";
 import type { RangeName, Scope } from "../lib/scope";
 import { Card, Empty, Skeleton } from "./card";
@@ -50,32 +50,35 @@ export function RetentionCard({ scope, range }: { scope: Scope; range: RangeName
   );
 }
 
+/** Levels are a quarter apart; over 1 where parts are watched more than once. */
 function Curve({ points }: { points: Point[] }) {
-  const high = Math.max(1, ...points.map((point) => point.y));
-  const place = ({ x, y }: Point) => `${(x * WIDTH).toFixed(1)} ${(HEIGHT - (y / high) * HEIGHT).toFixed(1)}`;
-  const line = `M${points.map(place).join("L")}`;
-  const end = (points.at(-1)?.x ?? 1) * WIDTH;
+  const levels = Math.max(4, Math.ceil(4 * Math.max(...points.map((point) => point.y))));
+  const y = (value: number) => HEIGHT - (value / (levels / 4)) * HEIGHT;
+  const last = points.at(-1)?.y ?? 0;
+  const line = [...points, { x: 1, y: last }]
+    .map((point) => `${(point.x * WIDTH).toFixed(1)} ${y(point.y).toFixed(1)}`)
+    .join("L");
   const at = (ratio: number) => points.findLast((point) => point.x <= ratio)?.y ?? null;
   const marks = [0.25, 0.5, 0.75].map((ratio) => `${text(at(ratio), "ratio")} at ${ratio * 100} %`);
+  const rules = Array.from({ length: levels + 1 }, (_, index) => index / 4);
   return (
     <figure>
+      <ol aria-hidden="true">
+        {rules.toReversed().map((level) => (
+          <li key={level}>{share(level)}</li>
+        ))}
+      </ol>
       <svg
         viewBox={`0 0 ${WIDTH} ${HEIGHT}`}
         preserveAspectRatio="none"
         role="img"
         aria-label={marks.join(", ")}
       >
-        {[0, 0.25, 0.5, 0.75, 1].map((level) => (
-          <line
-            key={level}
-            x1="0"
-            x2={WIDTH}
-            y1={HEIGHT - (level / high) * HEIGHT}
-            y2={HEIGHT - (level / high) * HEIGHT}
-          />
+        {rules.map((level) => (
+          <line key={level} x1="0" x2={WIDTH} y1={y(level)} y2={y(level)} />
         ))}
-        <path class="area" d={`${line}L${end} ${HEIGHT}L0 ${HEIGHT}Z`} />
-        <path class="line" d={line} />
+        <path class="area" d={`M${line}L${WIDTH} ${HEIGHT}L0 ${HEIGHT}Z`} />
+        <path class="line" d={`M${line}`} />
       </svg>
       <figcaption>
         <span>Start</span>

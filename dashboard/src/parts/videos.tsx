@@ -118,9 +118,11 @@ function ColumnHead({ name, sort: [by, way], onSort }: HeadProps) {
     <th scope="col" aria-sort={active ? order : "none"} title={metric.doc}>
       <button type="button" onClick={() => onSort([name, active && way === -1 ? 1 : -1])}>
         {metric.label}
-        <span class="arrow" aria-hidden="true">
-          {active ? (way === 1 ? "↑" : "↓") : ""}
-        </span>
+        {active && (
+          <span class="arrow" aria-hidden="true">
+            {way === 1 ? "↑" : "↓"}
+          </span>
+        )}
       </button>
     </th>
   );
