@@ -162,7 +162,7 @@ def kll_from_values(values: npt.NDArray[np.float64]) -> bytes | None:
     if not len(values):
         return None
     sketch = kll_doubles_sketch(KLL_K)
-    sketch.update(values)
+    sketch.update(np.array(values, np.float64))  # a copy: the binding refuses read-only arrays
     return bytes(sketch.serialize())
 
 

@@ -1,0 +1,1 @@
+"""The serving layer's time-series store: its protocol, and the implementations beside it."""

@@ -1,0 +1,77 @@
+"""Running a scan on DuckDB: sums from one query, each sketch from another, put side by side by group.
+
+In: a connection inside a transaction, a `Scan`. Out: the table that the protocol promises. Promised: at most
+`row_limit` groups a query, refused beyond; every result is fetched whole, since a half-read one blocks its connection.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from viewmeter.model.catalogue import Kind, Measure
+from viewmeter.model.sketches import hll_from_coupons, kll_from_values
+from viewmeter.olap import embedded_sql as sql
+from viewmeter.olap.errors import ScanTooLargeError
+from viewmeter.olap.protocol import Scan
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the queries gave: sums by group (None where none was asked), and the lists of each sketch by group."""
+
+    sums: pa.Table | None
+    lists: dict[str, pa.Table]
+
+
+def run(con: duckdb.DuckDBPyConnection, question: Scan, row_limit: int) -> Parts:
+    """Ask DuckDB; raises `ScanTooLargeError` beyond `row_limit` groups."""
+    measures = sql.measures_of(question)
+    summed = [m for m in measures if m.kind in (Kind.ADDITIVE, Kind.GAUGE)]
+    sketched = [m for m in measures if m.kind in (Kind.HLL, Kind.KLL)]
+    sums = _fetch(con, sql.scan_sums(question, summed, row_limit), row_limit) if summed else None
+    lists = {m.name: _fetch(con, sql.scan_lists(question, m, row_limit), row_limit) for m in sketched}
+    return Parts(sums, lists)
+
+
+def _fetch(con: duckdb.DuckDBPyConnection, statement: sql.Sql, row_limit: int) -> pa.Table:
+    text, parameters = statement
+    try:
+        table: pa.Table = con.sql(text, params=parameters).to_arrow_table()
+    except duckdb.OutOfMemoryException as error:
+        raise ScanTooLargeError(row_limit) from error
+    if table.num_rows > row_limit:
+        raise ScanTooLargeError(row_limit)
+    return table
+
+
+def assemble(question: Scan, parts: Parts) -> pa.Table:
+    """Return one table of all measures: sketches serialised, null where a group has none."""
+    table = parts.sums
+    for measure in sql.measures_of(question):
+        if measure.name in parts.lists:
+            sketch = _sketches(measure, parts.lists[measure.name])
+            table = sketch if table is None else _beside(table, sketch, ["bucket", *question.dimensions])
+    if table is None:
+        raise ValueError("a scan needs at least one measure")
+    order = [name for name in ("bucket", "time_ms", *question.dimensions) if name in table.column_names]
+    answer: pa.Table = table.select([*order, *(m.name for m in sql.measures_of(question))])
+    return answer
+
+
+def _sketches(measure: Measure, table: pa.Table) -> pa.Table:
+    lists: Any = table[measure.name].combine_chunks()
+    offsets, flat = lists.offsets.to_numpy(), lists.values.to_numpy(zero_copy_only=False)
+    make = hll_from_coupons if measure.kind is Kind.HLL else kll_from_values
+    made = [make(flat[a:b]) for a, b in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)]
+    column = table.schema.get_field_index(measure.name)
+    return table.set_column(column, measure.name, pa.array(made, pa.binary()))
+
+
+def _beside(left: pa.Table, right: pa.Table, keys: list[str]) -> pa.Table:
+    """Join by group. Every group of a sketch has rows, so it is among the sums as well."""
+    joined: pa.Table = left.join(right, keys, join_type="left outer")
+    return joined
