@@ -3,7 +3,7 @@ import { age, countryName, delta, share, text, tick, valueName } from "../src/li
 
 describe("a number is written by its unit alone", () => {
   it.each([
-    [0, "ms", "0 ms"],
+    [0, "ms", "0 s"],
     [820.4, "ms", "820 ms"],
     [999.6, "ms", "1.0 s"],
     [8_240, "ms", "8.2 s"],

@@ -27,6 +27,7 @@ function duration(ms: number): Figure {
     const figure = duration(-ms);
     return { value: `−${figure.value}`, unit: figure.unit };
   }
+  if (ms === 0) return { value: "0", unit: "s" };
   if (ms < 999.5) return { value: String(Math.round(ms)), unit: "ms" };
   if (ms < 59_950) return { value: fixed(ms / 1000, 1), unit: "s" };
   const seconds = Math.round(ms / 1000);

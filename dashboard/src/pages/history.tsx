@@ -67,26 +67,29 @@ export function HistoryPage({ scope, place, go, range: name }: Props) {
         </div>
         <SeriesChart scope={scope} name={name} metricName={chosen} onChoose={setChosen} />
       </section>
-      <QoeCard score={numberOf(row, "qoe_score")} lost={pointsLost(row)} note={note} />
-      <BitrateCard
-        distribution={row?.bitrate_distribution}
-        average={numberOf(row, "average_bitrate_kbps")}
-        note={note}
-      />
+      {(row || !totals.error) && (
+        <>
+          <QoeCard
+            score={numberOf(row, "qoe_score")}
+            lost={pointsLost(row)}
+            note={note}
+            known={row !== undefined}
+          />
+          <BitrateCard
+            distribution={row?.bitrate_distribution}
+            average={numberOf(row, "average_bitrate_kbps")}
+            note={note}
+            known={row !== undefined}
+          />
+        </>
+      )}
       {scope.video ? (
         <RetentionCard scope={scope} range={name} />
       ) : (
         <VideosCard scope={scope} place={place} go={go} note={note} />
       )}
       {["country", "device_type", "os", "browser"].map((dimension) => (
-        <DimensionCard
-          key={dimension}
-          dimension={dimension}
-          metric="plays"
-          scope={scope}
-          range={name}
-          note={note}
-        />
+        <DimensionCard key={dimension} dimension={dimension} metric="plays" scope={scope} range={name} />
       ))}
     </div>
   );
@@ -130,6 +133,7 @@ function FigureButton({ name, totals, closed, before, pressed, onPress }: Figure
   const metric = useMetric(name);
   const refused = totals.data?.refused.get(name);
   const error = totals.data?.meta.approximate?.[name]?.relative_standard_error ?? metric.error;
+  const value = numberOf(totals.data?.rows[0], name);
   const change = delta(numberOf(closed, name), numberOf(before, name), metric.better);
   return (
     <button
@@ -140,7 +144,7 @@ function FigureButton({ name, totals, closed, before, pressed, onPress }: Figure
       title={refused?.detail || metric.doc}
     >
       <span class="label">{metric.label}</span>
-      <BigNumber value={numberOf(totals.data?.rows[0], name)} unit={metric.unit} />
+      <BigNumber value={value} unit={metric.unit} />
       <span class="sub">
         {refused && "not covered here"}
         {change && (
@@ -151,7 +155,9 @@ function FigureButton({ name, totals, closed, before, pressed, onPress }: Figure
             <span class="sr-only">{change.direction} </span> {change.text}
           </span>
         )}
-        {error !== null && !refused && <span class="approximate">± {text(error, "ratio")}</span>}
+        {error !== null && value !== null && value > 0 && (
+          <span class="approximate">± {text(error, "ratio")}</span>
+        )}
       </span>
     </button>
   );

@@ -53,11 +53,17 @@ export function LivePage({ scope, place, go, live }: Props) {
           trend={rows.map((row) => numberOf(row, name))}
         />
       ))}
-      <QoeCard score={now?.qoe_score ?? null} lost={now?.points_lost ?? null} note={ROLLING} />
+      <QoeCard
+        score={now?.qoe_score ?? null}
+        lost={now?.points_lost ?? null}
+        note={ROLLING}
+        known={now !== null}
+      />
       <BitrateCard
         distribution={now?.bitrate_distribution}
         average={now?.average_bitrate_kbps ?? null}
         note={ROLLING}
+        known={now !== null}
       />
       {scope.video ? (
         <RetentionCard scope={scope} range="live" />
@@ -94,7 +100,8 @@ function useLastHour(scope: Scope) {
 
 /** True when nothing was ever played as far as 30 days tell, and nobody is there now either. */
 function useNothingYet(scope: Scope, now: Realtime | null): boolean {
-  const quiet = now !== null && now.concurrent_viewers === 0 && now.plays_last_5m === 0;
+  const quiet =
+    now?.concurrent_viewers === 0 && now.plays_last_5m === 0 && now.plays_per_minute.every((n) => n === 0);
   const month = useQuery(
     quiet && !scope.video ? JSON.stringify(["ever", scope]) : null,
     () => bodyOf({ scope, interval: rangeOf("30d", Date.now()), granularity: "total", metrics: ["plays"] }),

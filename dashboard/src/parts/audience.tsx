@@ -13,7 +13,7 @@ interface Props {
   metric: string;
   scope: Scope;
   range: RangeName;
-  note: string;
+  note?: string;
 }
 
 export function DimensionCard({ dimension, metric: name, scope, range, note }: Props) {
@@ -40,7 +40,12 @@ export function DimensionCard({ dimension, metric: name, scope, range, note }: P
     value: numberOf(row, name) ?? 0,
   }));
   return (
-    <Card title={label} note={`${metric.label}, ${note}`} hint={metric.doc} class="audience">
+    <Card
+      title={label}
+      note={note ? `${metric.label}, ${note}` : metric.label}
+      hint={metric.doc}
+      class="audience"
+    >
       {answer.error && <ErrorNote error={answer.error} kept={answer.data !== null} />}
       {answer.data ? <BarList items={items} unit={metric.unit} /> : !answer.error && <Skeleton />}
     </Card>

@@ -78,6 +78,7 @@ function options(latest: { current: ChartProps }, width: number): uPlot.Options 
         grid: { stroke: () => cssColor("--grid"), width: 1 },
         size: 58,
         space: 40,
+        ...(unit === "count" && { incrs: WHOLE_STEPS }),
         ...(unit === "ms" && { splits: durationSplits }),
         values: (_, splits) => splits.map((split) => tick(split, unit)),
       },
@@ -96,6 +97,9 @@ function options(latest: { current: ChartProps }, width: number): uPlot.Options 
     plugins: [tooltip(latest)],
   };
 }
+
+/** Nobody is half a viewer: counts step by whole numbers. */
+const WHOLE_STEPS = Array.from({ length: 13 }, (_, power) => [1, 2, 5].map((n) => n * 10 ** power)).flat();
 
 function top(high: number | null): number {
   return high === null || high <= 0 ? 1 : high * 1.12;

@@ -1,14 +1,28 @@
 // What failed, in the server's words, and what can be done about it.
+import { useEffect } from "preact/hooks";
 import type { ApiError } from "../lib/api";
 import { Mark } from "./nav";
 
+const RETRY_MS = 5_000;
+
 export function FailurePage({ error, onRetry }: { error: ApiError; onRetry: () => void }) {
+  const passing = error.status === 0 || error.status === 503;
+  useEffect(() => {
+    if (!passing) return;
+    const timer = setInterval(onRetry, RETRY_MS);
+    return () => clearInterval(timer);
+  }, [passing, onRetry]);
   return (
     <main class="plain-page">
       <Mark />
       <h1>{error.title}</h1>
       {error.detail && <p>{error.detail}</p>}
-      {error.status === 0 && <p>Is `viewmeter up` still running? This page tries again when you do.</p>}
+      {error.status === 0 && (
+        <p>
+          Is <code>viewmeter up</code> still running?
+        </p>
+      )}
+      {passing && <p>Trying again every {RETRY_MS / 1000} s.</p>}
       <p class="code">
         {error.status > 0 && `${error.status} · `}
         {error.code}

@@ -2,21 +2,25 @@
 import { useMetric } from "../lib/data";
 import { share, text } from "../lib/format";
 import { histogramOf } from "../lib/query";
-import { BigNumber, Card, Empty } from "./card";
+import { BigNumber, Card, Empty, Skeleton } from "./card";
 
 interface QoeProps {
   score: number | null;
   lost: Record<string, number> | null;
   note: string;
+  /** False before the first answer: nothing known is not the same as no plays. */
+  known: boolean;
 }
 
-export function QoeCard({ score, lost, note }: QoeProps) {
+export function QoeCard({ score, lost, note, known }: QoeProps) {
   const metric = useMetric("qoe_score");
   const causes = Object.entries(lost ?? {}).filter(([, points]) => isNumber(points));
   const hint = [metric.doc, metric.formula].filter(Boolean).join("\n");
   return (
     <Card title={metric.label} note={note} hint={hint} class="qoe">
-      {score === null ? (
+      {!known ? (
+        <Skeleton />
+      ) : score === null ? (
         <Empty>No plays to judge in this range.</Empty>
       ) : (
         <>
@@ -60,22 +64,23 @@ function isNumber(value: unknown): value is number {
   return typeof value === "number" && Number.isFinite(value);
 }
 
-export function BitrateCard({
-  distribution,
-  average,
-  note,
-}: {
+interface BitrateProps {
   distribution: unknown;
   average: number | null;
   note: string;
-}) {
+  known: boolean;
+}
+
+export function BitrateCard({ distribution, average, note, known }: BitrateProps) {
   const metric = useMetric("bitrate_distribution");
   const mean = useMetric("average_bitrate_kbps");
   const buckets = histogramOf(distribution);
   const high = Math.max(0, ...buckets.map((bucket) => bucket.share));
   return (
     <Card title={metric.label} note={note} hint={metric.doc} class="bitrate">
-      {buckets.length === 0 ? (
+      {!known ? (
+        <Skeleton />
+      ) : buckets.length === 0 ? (
         <Empty>No player reported its bitrate in this range.</Empty>
       ) : (
         <>
