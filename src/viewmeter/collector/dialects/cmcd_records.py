@@ -1,0 +1,117 @@
+"""One CMCD record as text in, its members as Python values out: a tolerant reader of structured fields.
+
+In: a line such as `br=(900;v 32;a),cid="film",e=ps,sn=4,sta=p,v=2` (a dictionary of RFC 9651). Out: `Record`.
+Promised: a member that is malformed is skipped by itself and counted. The caller bounds a line by
+MAX_RECORD_CHARS. Not done: what a key means (`cmcd.py`), parameters of dictionary members (no key of CMCD has
+any) and serialising.
+
+Libraries for structured fields refuse the whole dictionary for one bad value, as the RFC asks; see
+decision 0020.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container
+from typing import Final, NamedTuple, TypeAlias
+
+Value: TypeAlias = "str | int | float | bool | InnerList"
+"""A member's value. Strings and tokens both are `str`; dates and byte sequences are their text as sent."""
+
+MAX_RECORD_CHARS: Final = 64 * 1024
+"""A record of a real player has 90 to 900; the bound keeps even hostile text cheap to skip through."""
+
+MAX_MEMBERS: Final = 256
+"""Members of a record that are read, malformed ones included. The standard has about 60 keys."""
+
+
+class InnerItem(NamedTuple):
+    """One item of an inner list: its value, and the names of its parameters (`(900;v 32;a)`)."""
+
+    value: str | int | float | bool
+    params: tuple[str, ...]
+
+
+InnerList: TypeAlias = tuple[InnerItem, ...]
+
+
+class Record(NamedTuple):
+    """The members that were asked for, by key, and how many members were skipped as malformed."""
+
+    members: dict[str, Value]
+    malformed: int
+
+
+# Strings: the RFC allows ASCII only, but the players' encoder lets every character through that is no control,
+# and titles are content ids. U+FFFD is what is left of bytes that were no UTF-8: such a value is malformed.
+_STRING = r'"(?:[^"\\\x00-\x1f\x7f\ufffd]|\\["\\])*+"'
+_NUMBER = r"-?[0-9]{1,15}+(?:\.[0-9]{1,3}+)?+"
+_TOKEN = r"[A-Za-z*][A-Za-z0-9!#$%&'*+\-.^_`|~:/]*+"
+_RARE = r":[A-Za-z0-9+/=]*+:|@-?[0-9]{1,15}+|%\"[\x20-\x21\x23-\x7e]*+\""
+_BARE = rf"(?:{_STRING}|{_NUMBER}|{_TOKEN}|\?[01]|{_RARE})"
+_KEY = r"[a-z*][a-z0-9_\-.*]*+"
+_PARAMS = rf"(?:;[ ]*+{_KEY}(?:={_BARE})?+)*+"
+_ITEM = rf"{_BARE}{_PARAMS}"
+_LIST = rf"\([ ]*+(?:{_ITEM}(?:[ ]++{_ITEM})*+[ ]*+)?+\)"
+
+# One member up to and with the comma behind it. Possessive throughout: nothing is ever read twice.
+_MEMBER = re.compile(
+    rf"[ \t]*+({_KEY})"
+    rf"(?:=(?:({_NUMBER})|({_STRING})|({_TOKEN})|({_LIST})|(\?[01])|({_RARE})))?+"
+    rf"{_PARAMS}[ \t]*+(?:,|\Z)"
+)
+_KEY_AT, _NUMBER_AT, _STRING_AT, _TOKEN_AT, _LIST_AT, _BOOLEAN_AT, _RARE_AT = range(1, 8)
+_INNER = re.compile(rf"({_BARE})({_PARAMS})")
+_PARAM = re.compile(rf";[ ]*+({_KEY})(=\?0)?")
+
+
+def read_record(text: str, wanted: Container[str] | None = None) -> Record:
+    """Return the members of one record; with `wanted` only those keys. Of a repeated key the last stands.
+
+    What comes after MAX_MEMBERS members is not read.
+    """
+    members: dict[str, Value] = {}
+    malformed, at, end = 0, 0, len(text)
+    match = _MEMBER.match
+    for _ in range(MAX_MEMBERS):
+        if at >= end:
+            break
+        found = match(text, at)
+        if found is None:
+            malformed += not _only_blank(text, at)
+            at = text.find(",", at) + 1 or end
+            continue
+        at = found.end()
+        if wanted is None or found[_KEY_AT] in wanted:
+            members[found[_KEY_AT]] = _value(found)
+    return Record(members, malformed)
+
+
+def _only_blank(text: str, at: int) -> bool:
+    """Return whether up to the next comma there is nothing: `a=1,,b=2` and a trailing comma harm nobody."""
+    comma = text.find(",", at)
+    return not text[at : comma if comma >= 0 else len(text)].strip(" \t")
+
+
+def _value(found: re.Match[str]) -> Value:
+    kind, text = found.lastindex or _KEY_AT, found[found.lastindex or _KEY_AT]
+    if kind == _KEY_AT:  # a bare key
+        return True
+    return _inner(text) if kind == _LIST_AT else _bare(text)
+
+
+def _bare(text: str) -> str | int | float | bool:
+    first = text[0]
+    if first == '"':
+        return re.sub(r"\\(.)", r"\1", text[1:-1]) if "\\" in text else text[1:-1]
+    if first == "-" or first.isdigit():
+        return float(text) if "." in text else int(text)
+    return text == "?1" if first == "?" else text
+
+
+def _inner(text: str) -> InnerList:
+    items = _INNER.finditer(text[1:-1])
+    return tuple(
+        InnerItem(_bare(item[1]), tuple(p[1] for p in _PARAM.finditer(item[2]) if not p[2]) if item[2] else ())
+        for item in items
+    )

@@ -1,0 +1,164 @@
+"""The tolerant reader of structured fields."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from viewmeter.collector.dialects.cmcd_records import MAX_MEMBERS, MAX_RECORD_CHARS, InnerItem, read_record
+
+GOOD = 'a=1,sid="x",sn=7'
+
+
+def read(text: str) -> dict[str, Any]:
+    record = read_record(text)
+    assert record.malformed == 0
+    return record.members
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("k=5", 5),
+        ("k=-5", -5),
+        ("k=1.5", 1.5),
+        ("k=999999999999999", 999_999_999_999_999),
+        ("k", True),
+        ("k=?1", True),
+        ("k=?0", False),
+        ("k=ps", "ps"),
+        ("k=*a/b:c", "*a/b:c"),
+        ('k="a b"', "a b"),
+        ('k=""', ""),
+        (r'k="a\"b\\c"', 'a"b\\c'),
+        ('k="a,b=1"', "a,b=1"),
+        ('k="Küche 台所"', "Küche 台所"),
+        ("k=:aGk=:", ":aGk=:"),
+        ("k=@1659578233", "@1659578233"),
+        ('k=%"f%c3%bc"', '%"f%c3%bc"'),
+        ("k=()", ()),
+        ("k=( 1  2 )", (InnerItem(1, ()), InnerItem(2, ()))),
+        ("k=(900;v 32;a)", (InnerItem(900, ("v",)), InnerItem(32, ("a",)))),
+        ('k=("E1" e2 3);p', (InnerItem("E1", ()), InnerItem("e2", ()), InnerItem(3, ()))),
+        ("k=(5000;v=?0;w=2)", (InnerItem(5000, ("w",)),)),
+        ("k=1;p=2;q", 1),
+        ("  k=1  ", 1),
+    ],
+)
+def test_each_type_of_value_is_read(text: str, value: object) -> None:
+    members = read(text)
+    assert members == {"k": value}
+    assert type(members["k"]) is type(value)
+
+
+def test_members_may_have_blanks_around_their_commas() -> None:
+    assert read("a=1 ,\tb , c=x") == {"a": 1, "b": True, "c": "x"}
+
+
+def test_of_a_repeated_key_the_last_value_stands() -> None:
+    assert read("a=1,b=2,a=3") == {"a": 3, "b": 2}
+
+
+def test_empty_members_and_a_trailing_comma_harm_nobody() -> None:
+    assert read("a=1,,b=2,") == {"a": 1, "b": 2}
+
+
+def test_keys_that_nobody_wants_are_read_over() -> None:
+    assert read_record('url="x",a=1,b=(2 3),c', frozenset("a")).members == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        'x="never closed',
+        'x="a"b',
+        r'x="bad \escape"',
+        'x="tab\there"',
+        'x="\ufffd"',
+        "x=",
+        "x=1.",
+        "x=1.2345",
+        "x=1e5",
+        "x=1234567890123456",
+        "x=--1",
+        "x=?2",
+        "x=(1 2",
+        "x=(1,2)",
+        "x=((1))",
+        "x=1)",
+        "x=NaN(",
+        "X=1",
+        "x =1",
+        "x= 1",
+        "x=a b",
+        "=1",
+        "x=1;P",
+        "x=[object Object]",
+    ],
+)
+def test_a_malformed_value_is_skipped_by_itself(bad: str) -> None:
+    good = {"a": 1, "sid": "x", "sn": 7}
+    for text in (f"{bad},{GOOD}", f"{GOOD},{bad}", f'a=1,{bad},sid="x",sn=7'):
+        record = read_record(text)
+        assert {k: v for k, v in record.members.items() if k in good} == good, text
+        assert record.malformed >= 1
+        assert "x" not in record.members
+
+
+def test_what_comes_after_too_many_members_is_not_read() -> None:
+    assert len(read_record(",".join(f"k{i}=1" for i in range(MAX_MEMBERS + 5))).members) == MAX_MEMBERS
+    assert read_record("," * (MAX_RECORD_CHARS - 3) + "a=1").members == {}
+
+
+@given(st.text(max_size=300))
+def test_any_text_is_read_without_an_error(text: str) -> None:
+    read_record(text)
+
+
+@given(
+    st.text(st.characters(exclude_characters='",', codec="utf-8"), max_size=40).filter(
+        lambda text: text.split("=")[0].strip(" \t").split(";")[0] not in ("a", "sid", "sn")
+    )
+)
+def test_no_neighbour_without_quotes_and_commas_spoils_the_others(noise: str) -> None:
+    members = read_record(f'a=1,{noise},sid="x",sn=7').members
+    assert (members["a"], members["sid"], members["sn"]) == (1, "x", 7)
+
+
+def test_it_agrees_with_the_players_own_library(vectors_path: Path) -> None:
+    """Every body that the library's reporter sends and every text that it decodes."""
+    vectors = json.loads(vectors_path.read_text())["vectors"]
+    tried = 0
+    for vector in vectors:
+        if vector["fn"] == "reporterSends":
+            lines = [line for line in vector["args"]["body"].split("\n") if line]
+            expected = vector["result"]
+        elif vector["fn"] == "decodeCmcd" and vector["args"][0] and len(vector["args"]) == 1:
+            lines, expected = [vector["args"][0]], [vector["result"]]
+        else:
+            continue
+        tried += 1
+        for line, wanted in zip(lines, expected, strict=True):
+            assert _plain(read(line)) == _plain_vector(wanted), vector["id"]
+    assert tried > 100
+
+
+def _plain(members: dict[str, Any]) -> dict[str, Any]:
+    return {k: [i.value for i in v] if isinstance(v, tuple) else v for k, v in members.items()}
+
+
+def _plain_vector(value: Any) -> Any:
+    """Strip parameters and the mark of tokens, which the reader does not keep."""
+    if isinstance(value, list):
+        return [_plain_vector(item) for item in value]
+    if isinstance(value, dict):
+        for mark in ("$item", "$token"):
+            if mark in value:
+                return _plain_vector(value[mark])
+        return {k: _plain_vector(v) for k, v in value.items()}
+    return value
