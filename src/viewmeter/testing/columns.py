@@ -21,9 +21,13 @@ from viewmeter.model.events import (
     view_key,
 )
 
-_BLANK: Final[dict[str, Any]] = {
-    name: UNKNOWN if name in WORD_COLUMNS else ABSENT for name in EVENT_SCHEMA.names
-} | {"error_code": "", "error_message": "", "blind": False, "is_bot": False, "playback_rate": float(ABSENT)}
+_BLANK: Final[dict[str, Any]] = {name: UNKNOWN if name in WORD_COLUMNS else ABSENT for name in EVENT_SCHEMA.names} | {
+    "error_code": "",
+    "error_message": "",
+    "blind": False,
+    "is_bot": False,
+    "playback_rate": float(ABSENT),
+}
 
 
 def to_table(events: Iterable[Mapping[str, Any]]) -> pa.Table:
@@ -33,9 +37,7 @@ def to_table(events: Iterable[Mapping[str, Any]]) -> pa.Table:
     for field in EVENT_SCHEMA:
         values = [row[field.name] for row in rows]
         word = pa.types.is_dictionary(field.type)
-        arrays.append(
-            pa.array(values, pa.string()).dictionary_encode() if word else pa.array(values, field.type)
-        )
+        arrays.append(pa.array(values, pa.string()).dictionary_encode() if word else pa.array(values, field.type))
     return pa.Table.from_arrays(arrays, schema=EVENT_SCHEMA)
 
 

@@ -182,9 +182,7 @@ class _Parser:
             if word in PLACES:
                 values = next(rest_words, "").split("/")
                 if len(values) > 3 or not values[0]:
-                    raise ValueError(
-                        f"after `{word}` stands {'/'.join(PLACES[word])}, the last two as you like"
-                    )
+                    raise ValueError(f"after `{word}` stands {'/'.join(PLACES[word])}, the last two as you like")
                 fields = {**fields, **dict(zip(PLACES[word], values, strict=False))}
             elif word == "bot":
                 fields = {**fields, "is_bot": True}

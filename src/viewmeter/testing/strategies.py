@@ -90,14 +90,10 @@ def fields(draw: st.DrawFn, kind: str, counters: tuple[str, ...], blind: bool) -
 
 
 @st.composite
-def one_view(
-    draw: st.DrawFn, view_id: str, tenant_id: str = "t1", max_events: int = 20
-) -> list[dict[str, Any]]:
+def one_view(draw: st.DrawFn, view_id: str, tenant_id: str = "t1", max_events: int = 20) -> list[dict[str, Any]]:
     """Return a view's events in the order of `seq`, holes and duplicates among them, without arrival."""
     names = ("played_ms", "rebuffered_ms", "rebuffer_count")
-    counters = draw(
-        st.sampled_from((names, names, (), (), ("played_ms",), ("rebuffered_ms", "rebuffer_count")))
-    )
+    counters = draw(st.sampled_from((names, names, (), (), ("played_ms",), ("rebuffered_ms", "rebuffer_count"))))
     blind = draw(st.sampled_from((False, False, False, True)))
     own = draw(dimensions)
     where = {"channel_id": draw(st.sampled_from(("c1", "c2"))), "video_id": draw(st.sampled_from(("a", "b")))}
