@@ -42,7 +42,7 @@ export function askGroups(names: string[], catalogue: Map<string, Metric>): stri
   for (const name of names) {
     const metric = catalogue.get(name);
     if (!metric) continue;
-    const lonely = /gauge|sketch|exact|batch|histogram|curve/.test(metric.kind);
+    const lonely = /gauge|sketch|exact|batch|curve/.test(metric.kind);
     const key = lonely ? metric.kind : "sums";
     groups.set(key, [...(groups.get(key) ?? []), name]);
   }

@@ -34,7 +34,7 @@ export interface Realtime {
   plays_per_minute: number[];
   qoe_score: number | null;
   qoe_version?: string;
-  points_lost?: Record<string, number> | null;
+  points_lost?: Record<string, number | null> | null;
   average_watch_duration_ms: number | null;
   rebuffer_ratio: number | null;
   startup_time_avg_ms: number | null;

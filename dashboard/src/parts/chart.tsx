@@ -60,7 +60,7 @@ function options(latest: { current: ChartProps }, width: number): uPlot.Options 
   return {
     width,
     height,
-    padding: [8, 4, 0, 0],
+    padding: [8, 16, 0, 0],
     legend: { show: false },
     cursor: {
       y: false,
@@ -77,7 +77,7 @@ function options(latest: { current: ChartProps }, width: number): uPlot.Options 
         ...axis,
         grid: { stroke: () => cssColor("--grid"), width: 1 },
         size: 58,
-        space: 40,
+        space: 32,
         ...(unit === "count" && { incrs: WHOLE_STEPS }),
         ...(unit === "ms" && { splits: durationSplits }),
         values: (_, splits) => splits.map((split) => tick(split, unit)),

@@ -6,7 +6,7 @@ import { BigNumber, Card, Empty, Skeleton } from "./card";
 
 interface QoeProps {
   score: number | null;
-  lost: Record<string, number> | null;
+  lost: Record<string, number | null> | null;
   note: string;
   /** False before the first answer: nothing known is not the same as no plays. */
   known: boolean;
@@ -14,7 +14,9 @@ interface QoeProps {
 
 export function QoeCard({ score, lost, note, known }: QoeProps) {
   const metric = useMetric("qoe_score");
-  const causes = Object.entries(lost ?? {}).filter(([, points]) => isNumber(points));
+  const causes = Object.entries(lost ?? {}).flatMap(([cause, points]) =>
+    isNumber(points) ? [[cause, points] as const] : [],
+  );
   const hint = [metric.doc, metric.formula].filter(Boolean).join("\n");
   return (
     <Card title={metric.label} note={note} hint={hint} class="qoe">

@@ -32,6 +32,8 @@ export function RetentionCard({ scope, range }: { scope: Scope; range: RangeName
     },
     5 * 60_000,
   );
+  // A video without views answers with no buckets; 404 means a server that has no retention to tell.
+  if (answer.error?.status === 404) return null;
   const points = (answer.data?.buckets ?? [])
     .filter((bucket) => bucket.viewers_ratio !== null)
     .map((bucket) => ({ x: bucket.from_ratio, y: bucket.viewers_ratio ?? 0 }));
