@@ -36,9 +36,7 @@ class LiveFigures:
 
     concurrent_viewers: int
     concurrent_views: int
-    mean_played_ms: (
-        float | None
-    )  # played time so far of the views active now; None: no measured view is active
+    mean_played_ms: float | None  # played time so far of the views active now; None: no measured view is active
     countries: Mapping[str, int]  # viewers now, by country; sums to concurrent_viewers
     window: Mapping[str, int]  # additive measures over the last 5 minutes, hop 10 s
     plays_per_minute: Sequence[int]  # the last 60 full minutes, oldest first
