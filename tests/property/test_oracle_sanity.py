@@ -84,9 +84,7 @@ def test_views_do_not_know_of_each_other(events: Events) -> None:
 
 
 @given(event_lists(), st.data())
-def test_noticing_a_silence_only_adds_and_only_at_the_end_of_the_silence(
-    events: Events, data: st.DataObject
-) -> None:
+def test_noticing_a_silence_only_adds_and_only_at_the_end_of_the_silence(events: Events, data: st.DataObject) -> None:
     now_ms = data.draw(later(events))
     before, after = facts(events, now_ms), facts(events)
     assert not before - after

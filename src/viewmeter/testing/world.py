@@ -93,7 +93,7 @@ DEVICES: Final = (
         "shaka",
     ),
     Device(
-        *("tv", "Chromecast", "Chrome", 4),
+        *("tv", "Chromecast Linux", "Chrome", 4),
         f"Mozilla/5.0 (X11; Linux armv7l) {_WEBKIT} Chrome/90.0.4430.225 Safari/537.36 CrKey/1.56.500000 "
         "DeviceType/Chromecast",
         "shaka",

@@ -16,11 +16,11 @@ def arrivals(text: str) -> list[Arrival]:
 
 def test_a_wrong_number_is_reported_with_its_line() -> None:
     text = "view v1\n  0s play | 10s exit\nexpect clip: plays 2, watch_time 10s, average_watch_duration null\n"
+    line = "line 3: expect clip: plays 2, watch_time 10s, average_watch_duration null\n"
     got = [str(difference) for difference in run(parse(text), OracleSubject())]
     assert got == [
-        "line 3: expect clip: plays 2, watch_time 10s, average_watch_duration null\n  plays: want 2.0, got 1",
-        "line 3: expect clip: plays 2, watch_time 10s, average_watch_duration null\n"
-        "  average_watch_duration_ms: want None, got 10000.0",
+        f"{line}  plays: want 2.0, got 1",
+        f"{line}  average_watch_duration_ms: want None, got 10000.0",
     ]
 
 
