@@ -122,7 +122,7 @@ def _event(line: str, channel_id: str | None, player: str | None) -> tuple[WireE
 def _identity(members: Members) -> tuple[str, int, str, float]:
     """Return view, seq, video and ts, or refuse the record with the one reason that helps most."""
     version = members.get("v", 1)
-    if version != VERSION or version is True:
+    if version != VERSION:
         said = f"v={version}" if "v" in members else "no v, which means version 1"
         detail = f"The record has {said}; event mode needs v=2: set `version: 2` in the player's CMCD settings."
         raise _RejectedError("unsupported_version", detail)
@@ -192,7 +192,7 @@ def _text(members: Members, key: str) -> str | None:
 
 def _integer(members: Members, key: str) -> int | None:
     value = members.get(key)
-    return value if isinstance(value, int) and value is not True and value is not False and value >= 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def _number(members: Members, key: str, at_most: float) -> float | None:
