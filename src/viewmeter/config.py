@@ -1,8 +1,9 @@
-"""Settings: one TOML file and the environment in, one frozen `Config` and the origin of every value out.
+"""Settings: one TOML file and the environment in, a `Config` and the origin of every value out.
 
-A section is a room's own frozen dataclass; this page only composes them. Precedence: environment
+A section is a room's own frozen dataclass; this page only lists them. Precedence: command line over environment
 (`VIEWMETER_SECTION__NAME`) over file (`--config`, else `viewmeter.toml` in the data folder) over default. Promised: an
-unknown name or a value of the wrong type stops the start with a sentence that names the nearest right thing.
+unknown name or a value of the wrong type stops the start with a sentence that names the nearest right thing. A room's
+settings are imported when they are asked for, so that a collector does not load the store's libraries.
 """
 
 from __future__ import annotations
@@ -10,27 +11,36 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import importlib
 import re
 import tomllib
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
-
-from viewmeter.collector.settings import CollectorSettings
-from viewmeter.metadata.store import MetadataSettings
-from viewmeter.olap.settings import StoreSettings
-from viewmeter.query.settings import QuerySettings
-from viewmeter.stream.settings import StreamSettings
-from viewmeter.supervisor.settings import ServerSettings
-from viewmeter.web.settings import WebSettings
 
 ENV_PREFIX: Final = "VIEWMETER_"
 FILE_NAME: Final = "viewmeter.toml"
 MAX_FILE_BYTES: Final = 1 << 20
+
+SECTIONS: Final[dict[str, str]] = {
+    "server": "viewmeter.supervisor.settings:ServerSettings",
+    "collector": "viewmeter.collector.settings:CollectorSettings",
+    "gateway": "viewmeter.web.gateway:GatewaySettings",
+    "stream": "viewmeter.stream.settings:StreamSettings",
+    "store": "viewmeter.olap.embedded:DuckDBSettings",
+    "query": "viewmeter.query.settings:QuerySettings",
+    "web": "viewmeter.web.settings:WebSettings",
+    "metadata": "viewmeter.metadata.settings:MetadataSettings",
+    "smtp": "viewmeter.config:SmtpSettings",
+    "alerts": "viewmeter.config:AlertSettings",
+}
+"""Section to the dataclass that defines it."""
+
+_Settings = TypeVar("_Settings")
 
 
 class ConfigError(Exception):
@@ -57,26 +67,28 @@ class AlertSettings:
 
 @dataclass(frozen=True)
 class Config:
-    """All settings of the product."""
+    """All settings: what was set, by section and name; the rest has its default."""
 
-    server: ServerSettings = field(default_factory=ServerSettings)
-    collector: CollectorSettings = field(default_factory=CollectorSettings)
-    stream: StreamSettings = field(default_factory=StreamSettings)
-    store: StoreSettings = field(default_factory=StoreSettings)
-    query: QuerySettings = field(default_factory=QuerySettings)
-    web: WebSettings = field(default_factory=WebSettings)
-    metadata: MetadataSettings = field(default_factory=MetadataSettings)
-    smtp: SmtpSettings = field(default_factory=SmtpSettings)
-    alerts: AlertSettings = field(default_factory=AlertSettings)
+    values: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
+    def of(self, kind: type[_Settings]) -> _Settings:
+        """Return a room's settings. Raises `ConfigError` where its values do not fit together."""
+        section = _SECTION_OF[f"{kind.__module__}:{kind.__qualname__}"]
+        try:
+            return kind(**self.values.get(section, {}))
+        except ValueError as problem:  # a room's own check across its fields
+            raise ConfigError(f"the settings of section [{section}] do not fit: {problem}") from None
+
+
+_SECTION_OF: Final = {path: section for section, path in SECTIONS.items()}
 
 Origins = dict[tuple[str, str], str]
-"""(section, name) to where the value came from: `default`, `file …` or `env …`."""
+"""(section, name) of what was set to where that was: `file …`, `env …`, `command line`."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """The settings in force and where each came from."""
+    """The settings in force and where each that is no default came from."""
 
     config: Config
     origins: Origins
@@ -84,50 +96,40 @@ class Loaded:
 
 def load(file: Path | None, data: Path | None, environ: Mapping[str, str]) -> Loaded:
     """Read the settings. `file` must exist; the data folder's own file is read where there is one."""
-    values: dict[tuple[str, str], Any] = {}
-    origins: Origins = {}
+    found: dict[tuple[str, str], tuple[Any, str]] = {}
     if file is None and data is not None and (data / FILE_NAME).is_file():
         file = data / FILE_NAME
     if file is not None:
-        for key, value in _from_file(file).items():
-            values[key], origins[key] = value, f"file {file}"
-    for key, (name, text) in _from_environment(environ).items():
-        values[key], origins[key] = text, f"env {name}"
-    converted: dict[str, dict[str, Any]] = {}
-    for (section, name), value in values.items():
-        kind = field_types(section)[name]
-        converted.setdefault(section, {})[name] = _convert(value, kind, f"{section}.{name}", origins[section, name])
-    sections: dict[str, Any] = {}
-    for section, kind in section_types().items():
-        try:
-            sections[section] = kind(**converted.get(section, {}))
-        except ValueError as problem:  # a room's own check across its fields
-            raise ConfigError(f"settings of section [{section}] do not fit: {problem}") from None
-        for name in field_types(section):
-            origins.setdefault((section, name), "default")
-    return Loaded(Config(**sections), origins)
+        found |= {key: (value, f"file {file}") for key, value in _from_file(file).items()}
+    found |= {key: (text, f"env {name}") for key, (name, text) in _from_environment(environ).items()}
+    values: dict[str, dict[str, Any]] = {}
+    for (section, name), (value, origin) in found.items():
+        values.setdefault(section, {})[name] = _convert(section, name, value, origin)
+    config = Config(values)
+    for section in values:
+        config.of(section_type(section))
+    return Loaded(config, {key: origin for key, (_, origin) in found.items()})
 
 
 def override(loaded: Loaded, section: str, origin: str, **changes: Any) -> Loaded:
-    """Return the settings with options of the command line on top; None = not given."""
+    """Return the settings with others on top; None = not given."""
     given = {name: value for name, value in changes.items() if value is not None}
-    if not given:
-        return loaded
-    changed = dataclasses.replace(getattr(loaded.config, section), **given)
-    config = dataclasses.replace(loaded.config, **{section: changed})
-    return Loaded(config, {**loaded.origins, **{(section, name): origin for name in given}})
+    values = {**loaded.config.values, section: {**loaded.config.values.get(section, {}), **given}}
+    return Loaded(Config(values), {**loaded.origins, **{(section, name): origin for name in given}})
 
 
 @functools.cache
-def section_types() -> dict[str, type[Any]]:
-    """Return each section's dataclass."""
-    return typing.get_type_hints(Config)
+def section_type(section: str) -> type[Any]:
+    """Return the dataclass of a section."""
+    module, _, name = SECTIONS[section].partition(":")
+    kind: type[Any] = getattr(importlib.import_module(module), name)
+    return kind
 
 
 @functools.cache
 def field_types(section: str) -> dict[str, Any]:
     """Return the type of each setting of a section."""
-    kind = section_types()[section]
+    kind = section_type(section)
     hints = typing.get_type_hints(kind)
     return {item.name: hints[item.name] for item in dataclasses.fields(kind) if item.init}
 
@@ -143,7 +145,7 @@ def _from_file(file: Path) -> dict[tuple[str, str], Any]:
         raise ConfigError(f"{file} is not valid TOML: {problem}") from None
     values: dict[tuple[str, str], Any] = {}
     for section, names in parsed.items():
-        _known(section, section_types(), f"section [{section}] in {file}")
+        _known(section, SECTIONS, f"section [{section}] in {file}")
         if not isinstance(names, dict):
             raise ConfigError(f"`{section}` in {file} is a section: write [{section}] and settings below it")
         for name, value in names.items():
@@ -158,7 +160,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[tuple[str, str], tuple
         section, separator, name = variable.removeprefix(ENV_PREFIX).lower().partition("__")
         if not variable.startswith(ENV_PREFIX) or not separator:
             continue
-        _known(section, section_types(), f"section {section.upper()} of {variable}")
+        _known(section, SECTIONS, f"section {section} of {variable}")
         _known(name, field_types(section), f"setting {section}.{name} of {variable}")
         values[section, name] = (variable, text)
     return values
@@ -172,23 +174,23 @@ def _known(name: str, names: Mapping[str, object], what: str) -> None:
     raise ConfigError(f"unknown {what}; {hint}")
 
 
-def _convert(value: Any, kind: Any, name: str, origin: str) -> Any:
+def _convert(section: str, name: str, value: Any, origin: str) -> Any:
+    kind = field_types(section)[name]
     from_text = origin.startswith("env ")
-    if from_text and isinstance(value, str) and _is_sequence(kind):
+    if from_text and _is_sequence(kind):
         value = [part.strip() for part in value.split(",") if part.strip()]
     try:
-        return msgspec.convert(value, type=kind, strict=not from_text, dec_hook=decode_path)
+        return msgspec.convert(value, type=kind, strict=not from_text, dec_hook=_decode_path)
     except msgspec.ValidationError as problem:
-        shown = "***" if is_secret(name) else repr(value)
-        raise ConfigError(f"{name} = {shown} ({origin}) does not fit: {problem}") from None
+        told = shown(name, value)
+        raise ConfigError(f"{section}.{name} = {told!r} ({origin}) does not fit: {problem}") from None
 
 
 def _is_sequence(kind: Any) -> bool:
     return any(typing.get_origin(part) in (tuple, list, frozenset, set) for part in (kind, *typing.get_args(kind)))
 
 
-def decode_path(kind: type, value: Any) -> Any:
-    """Read a path where msgspec has no type for it."""
+def _decode_path(kind: type, value: Any) -> Any:
     if kind is Path and isinstance(value, str):
         return Path(value).expanduser()
     raise TypeError(f"{kind!r} cannot be read from settings")
@@ -199,12 +201,16 @@ def decode_path(kind: type, value: Any) -> Any:
 
 def dump(config: Config) -> bytes:
     """Return the settings as JSON, for a child process; it may hold secrets."""
-    return msgspec.json.encode(config, enc_hook=str)
+    return msgspec.json.encode(config.values, enc_hook=str)
 
 
 def parse(text: bytes) -> Config:
     """Return the settings that `dump` wrote."""
-    return msgspec.json.decode(text, type=Config, dec_hook=decode_path)
+    values: dict[str, dict[str, Any]] = msgspec.json.decode(text)
+    for section, names in values.items():
+        for name, value in names.items():
+            names[name] = _convert(section, name, value, "supervisor")
+    return Config(values)
 
 
 # -- showing them ---------------------------------------------------------------------------------------------
@@ -213,14 +219,9 @@ _SECRET = re.compile(r"secret|password|token|api_key")
 _USERINFO = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 
-def is_secret(name: str) -> bool:
-    """Tell whether a setting's value is never shown."""
-    return bool(_SECRET.search(name))
-
-
 def shown(name: str, value: Any) -> Any:
     """Return a value as it may be printed: secrets and the user part of URLs masked."""
-    if is_secret(name) and value:
+    if value and _SECRET.search(name) and not isinstance(value, int | float):
         return "***"
     if isinstance(value, str):
         return _USERINFO.sub("***", value)
@@ -233,10 +234,11 @@ def describe(loaded: Loaded) -> list[dict[str, Any]]:
         {
             "section": section,
             "name": name,
-            "value": shown(name, getattr(getattr(loaded.config, section), name)),
-            "origin": loaded.origins[section, name],
+            "value": shown(name, getattr(settings, name)),
+            "origin": loaded.origins.get((section, name), "default"),
             "env": f"{ENV_PREFIX}{section}__{name}".upper(),
         }
-        for section in section_types()
+        for section in SECTIONS
+        for settings in (loaded.config.of(section_type(section)),)
         for name in field_types(section)
     ]

@@ -22,6 +22,7 @@ import aiohttp
 import structlog
 import yarl
 
+from viewmeter.collector.proxies import ClientAddress, bare, parse_networks
 from viewmeter.model.problems import CONTENT_TYPE, problem
 
 log = structlog.get_logger(__name__)
@@ -65,7 +66,8 @@ class Gateway:
     def __init__(self, events: Any, engine: Path, trusted_proxies: Sequence[str], settings: GatewaySettings) -> None:
         self._events = events
         self._engine = engine
-        self._trusted = tuple(ipaddress.ip_network(cidr, strict=False) for cidr in trusted_proxies)
+        self._clients = ClientAddress(trusted_proxies)
+        self._trusted = parse_networks(trusted_proxies)
         self._settings = settings
         self._session: aiohttp.ClientSession | None = None
         self._active = 0
@@ -168,12 +170,11 @@ class Gateway:
         given = list(scope.headers.items())
         dropped = HOP_BY_HOP | REWRITTEN | _named_by_connection(scope.headers.get("connection"))
         headers = [(name, value) for name, value in given if name not in dropped]
-        peer = _address(scope.client)
-        believed = self._is_trusted(peer)
-        seen = [value for name, value in given if name == "x-forwarded-for"] if believed else []
+        believed = self._is_trusted(bare(scope.client))
+        forwarded = [value for name, value in given if name == "x-forwarded-for"]
         proto = scope.headers.get("x-forwarded-proto") if believed else None
         host = scope.headers.get("x-forwarded-host") if believed else None
-        headers.append(("x-forwarded-for", ", ".join((*seen, peer))))
+        headers.append(("x-forwarded-for", self._clients.of(scope.client, forwarded)))
         headers.append(("x-forwarded-proto", proto or scope.scheme))
         headers.append(("x-forwarded-host", host or scope.authority or scope.headers.get("host") or ""))
         if scope.authority and "host" not in scope.headers:  # HTTP/2 names the host in the request line
@@ -216,11 +217,6 @@ def _named_by_connection(value: str | None) -> frozenset[str]:
     if value is None:
         return frozenset()
     return frozenset(name.strip().lower() for name in value.split(","))
-
-
-def _address(client: str) -> str:
-    """Return the address of `address:port`; an IPv6 address without its brackets."""
-    return client.rpartition(":")[0].strip("[]")
 
 
 def _answer(proto: Any, code: str, detail: str) -> None:

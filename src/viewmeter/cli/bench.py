@@ -1,0 +1,53 @@
+"""`viewmeter bench`: the project's own benchmarks. Each measures its baseline in the same run and states the ratio."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from viewmeter.bench import BENCHES
+from viewmeter.cli.access import Flag
+from viewmeter.cli.output import CommandError, note, result, table
+
+Name = Literal["ingest", "speed", "freshness", "idle", "query", "all"]
+
+
+def bench(name: Name, /, *, seconds: float | None = None, json: Flag = False) -> None:
+    """Run a benchmark, or all of them.
+
+    Parameters
+    ----------
+    name
+        ingest, speed, freshness, idle, query or all.
+    seconds
+        How long to measure (default: each benchmark's own, some seconds).
+    json
+        Print JSON alone.
+    """
+    results: dict[str, Any] = {}
+    failed: list[str] = []
+    for one in BENCHES if name == "all" else (name,):
+        note(f"bench {one} …")
+        try:
+            run = importlib.import_module(f"viewmeter.bench.{one}").run
+        except ImportError as problem:
+            raise CommandError(f"bench {one} cannot run here: {problem}") from None
+        try:
+            results[one] = run() if seconds is None else run(seconds=seconds)
+        except Exception as problem:  # noqa: BLE001 - the others still run, and the exit code says it
+            failed.append(f"{one} ({type(problem).__name__}: {problem})")
+    rows = [(one, key, value) for one, found in results.items() for key, value in _flat(found)]
+    result(results if name == "all" else results.get(name, {}), table(("BENCH", "FIGURE", "VALUE"), rows), json)
+    if failed:
+        raise CommandError("failed: " + "; ".join(failed))
+
+
+def _flat(found: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    lines: list[tuple[str, str]] = []
+    for key, value in found.items():
+        if isinstance(value, Mapping):
+            lines += _flat(value, f"{prefix}{key}.")
+        else:
+            lines.append((prefix + key, f"{value:,.4g}" if isinstance(value, float) else str(value)))
+    return lines

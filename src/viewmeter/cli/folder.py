@@ -1,0 +1,73 @@
+"""The data folder as commands find it: made, prepared, or in use.
+
+Layout: `meta.db` (tenants, keys), `log/` (events), `dead-letters/`, `store.duckdb`, `state/` (of the stream jobs),
+`run/` (sockets, lock, metrics), and perhaps `viewmeter.toml` (settings).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from viewmeter import config
+from viewmeter.cli.output import CommandError
+from viewmeter.metadata.store import Metadata, MetadataError, SchemaTooNewError
+
+DEFAULT_DATA: Final = Path("viewmeter-data")
+OURS: Final = frozenset({"meta.db", config.FILE_NAME, "run", "lost+found"})
+
+
+def settings(data: Path, file: Path | None) -> config.Loaded:
+    """Return the settings in force for a folder."""
+    return config.load(file, data, os.environ)
+
+
+def make(data: Path) -> None:
+    """Make the folder where it is missing; refuse one that holds something else."""
+    try:
+        data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        found = {entry.name for entry in data.iterdir()}
+    except (NotADirectoryError, FileExistsError):
+        raise CommandError(f"{data} is not a folder: give a folder as --data") from None
+    except OSError as problem:
+        raise CommandError(f"cannot use {data}: {problem.strerror}; give another folder as --data") from None
+    if found and "meta.db" not in found and found - OURS:
+        raise CommandError(f"{data} holds other files: give an empty or a new folder as --data")
+    if not os.access(data, os.W_OK | os.X_OK):
+        raise CommandError(f"{data} is not writable: change its owner, or give another folder as --data")
+
+
+@contextmanager
+def open_metadata(data: Path, loaded: config.Loaded, *, made: bool = False) -> Iterator[Metadata]:
+    """Open the folder's tenants and keys. `made`: it need not have been prepared before."""
+    url = loaded.config.metadata.url
+    if not made and not url and not (data / "meta.db").exists():
+        raise CommandError(f"{data} is not prepared: run `viewmeter init --data {data}` first")
+    try:
+        metadata = Metadata(url or metadata_url(data), settings=loaded.config.metadata)
+    except SchemaTooNewError as problem:
+        raise CommandError(str(problem)) from None
+    try:
+        yield metadata
+    except MetadataError as problem:
+        raise CommandError(str(problem)) from None
+    finally:
+        metadata.close()
+
+
+def metadata_url(data: Path) -> str:
+    """Return the address of the folder's own database."""
+    return f"sqlite:///{(data / 'meta.db').absolute()}"
+
+
+def base_url(data: Path, loaded: config.Loaded) -> str:
+    """Return where the product of the folder is, or would be, reached."""
+    from viewmeter.supervisor import lock, port
+
+    address = data / "run" / "url"
+    if lock.running(data) is not None and address.exists():
+        return address.read_text().strip()
+    return port.url(loaded.config.server.host, loaded.config.server.port)

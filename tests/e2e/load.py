@@ -1,0 +1,103 @@
+"""Beacons for tests that break the product: which were acknowledged, which may be there, and what was counted.
+
+Each beacon is a view and a video of its own, so that a count by video shows a beacon that is missing, that is there
+twice, or that is there in part.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+
+import httpx
+from running import Product
+
+TYPES = ("request", "play", "heartbeat", "pause", "exit")
+
+
+def beacon(channel: str, video: str) -> list[dict[str, object]]:
+    """Return one view of five events that ends now."""
+    now = time.time_ns() // 1_000_000
+    return [
+        {
+            "type": kind,
+            "ts": now - 4_000 + seq * 1_000,
+            "view_id": f"{channel}-{video}",
+            "seq": seq,
+            "video_id": video,
+            "channel_id": channel,
+            "viewer_id": f"viewer of {video}",
+        }
+        for seq, kind in enumerate(TYPES)
+    ]
+
+
+@dataclass
+class Load:
+    """Threads that post beacons one after the other until something fails or `stop` is called."""
+
+    product: Product
+    channel: str
+    threads: int = 3
+    acknowledged: set[str] = field(default_factory=set)
+    uncertain: set[str] = field(default_factory=set)  # sent, but the answer never came
+    refused: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._stop = threading.Event()
+        self._running = [threading.Thread(target=self._post, args=(i,)) for i in range(self.threads)]
+
+    def start(self) -> Load:
+        """Begin to post."""
+        for thread in self._running:
+            thread.start()
+        return self
+
+    def stop(self) -> None:
+        """End, and wait for what is under way."""
+        self._stop.set()
+        for thread in self._running:
+            thread.join(60)
+
+    def _post(self, lane: int) -> None:
+        number = 0
+        with httpx.Client(timeout=20) as client:
+            while not self._stop.is_set():
+                video = f"v{lane}-{number}"
+                number += 1
+                try:
+                    answer = client.post(
+                        f"{self.product.base_url}/api/v1/events/beacon",
+                        params={"key": self.product.ingest_key},
+                        json=beacon(self.channel, video),
+                    )
+                except httpx.HTTPError:
+                    self.uncertain.add(video)
+                    return
+                if answer.status_code == 204:
+                    self.acknowledged.add(video)
+                else:
+                    self.refused.append(answer.status_code)
+
+    def check(self) -> None:
+        """Assert that every acknowledged event counts exactly once, and no beacon counts in part."""
+        counted = self.counted()
+        missing = self.acknowledged - counted.keys()
+        assert not missing, f"{len(missing)} acknowledged beacons are lost, e.g. {sorted(missing)[:3]}"
+        wrong = {video: figures for video, figures in counted.items() if figures != (len(TYPES), 1, 1)}
+        assert not wrong, f"(events, attempts, plays) are not ({len(TYPES)}, 1, 1): {dict(list(wrong.items())[:3])}"
+        strangers = counted.keys() - self.acknowledged - self.uncertain
+        assert not strangers, f"counted, but never sent: {sorted(strangers)[:3]}"
+
+    def counted(self) -> dict[str, tuple[object, object, object]]:
+        """Return (events, attempts, plays) by video, as the product answers."""
+        rows = self.product.query(
+            channel_id=self.channel,
+            time_range="24h",
+            granularity="total",
+            metrics=["events", "attempts", "plays"],
+            dimensions=["video_id"],
+            limit=10_000,
+        )
+        return {str(row["video_id"]): (row["events"], row["attempts"], row["plays"]) for row in rows}
