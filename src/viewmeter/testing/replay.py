@@ -153,14 +153,15 @@ def _post(record: Any, shift_ms: int, where: str) -> Post:
         raise ReplayError(
             f"{where}: a recorded beacon has `received_at_ms` (an integer) and `body` (text, or an array of events)"
         )
-    recorded = {name.lower(): value for name, value in (record.get("headers") or {}).items()}
+    headers_then = record.get("headers")
+    recorded = {k.lower(): str(v) for k, v in headers_then.items()} if isinstance(headers_then, dict) else {}
     content_type = str(record.get("content_type") or recorded.get("content-type") or "application/json")
     headers = {"User-Agent": recorded["user-agent"]} if recorded.get("user-agent") else {}
-    query = {name: values[-1] for name, values in parse_qs(record.get("query") or "").items()}
+    query = {name: values[-1] for name, values in parse_qs(str(record.get("query") or "")).items()}
     query = {name: query[name] for name in ("channel_id", "t") if name in query}
     if isinstance(record.get("t"), int | float):
         query["t"] = str(round(record["t"]))
-    if shift_ms and "t" in query:
+    if shift_ms and query.get("t", "").isdecimal():
         query["t"] = str(int(query["t"]) + shift_ms)
     if isinstance(body, str) and "cmcd" in content_type:
         raw = body.encode()
@@ -251,16 +252,20 @@ class _Job:
     problems: list[str] = field(default_factory=list)
 
     async def run(self, recordings: Sequence[_Recording]) -> Summary:
-        timeout = aiohttp.ClientTimeout(total=self.settings.timeout_s)
         turn = asyncio.Semaphore(self.settings.concurrent_files)
-        async with aiohttp.ClientSession(timeout=timeout) as session, asyncio.TaskGroup() as group:
+        async with asyncio.TaskGroup() as group:
             for recording in recordings:
-                group.create_task(self._file(session, turn, recording))
+                group.create_task(self._file(turn, recording))
         counts = dict(sorted(self.statuses.items()))
         return Summary(len(recordings), self.done, counts, self.retries, self.unanswered, tuple(self.problems))
 
-    async def _file(self, session: aiohttp.ClientSession, turn: asyncio.Semaphore, recording: _Recording) -> None:
-        async with turn:
+    async def _file(self, turn: asyncio.Semaphore, recording: _Recording) -> None:
+        timeout = aiohttp.ClientTimeout(total=self.settings.timeout_s)
+        # One connection a file: it stays with one worker, so that the order holds in the log as well.
+        async with (
+            turn,
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1), timeout=timeout) as session,
+        ):
             clock = asyncio.get_running_loop().time
             start = clock()
             for post in read_posts(recording.path, recording.shift_ms):
