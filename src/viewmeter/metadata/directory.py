@@ -61,6 +61,10 @@ class Directory:
         session = self._sessions.find(text)
         return None if session is None or session.expires_at_ms <= now_ms else session
 
+    def forget_session(self, text: str) -> None:
+        """Drop a session that was ended here: signing out holds at once, not within 2 seconds."""
+        self._sessions.forget(digest(text))
+
     def refresh(self) -> None:
         """Re-read what is cached if the store has changed."""
         with self._refreshing:
@@ -121,6 +125,11 @@ class _Cache(Generic[_Found]):
             else:
                 _insert(self._unknown, at, now, MAX_UNKNOWN)
         return found
+
+    def forget(self, at: bytes) -> None:
+        """Drop one entry; the next look-up reads it again."""
+        with self._lock:
+            self._known.pop(at, None)
 
     def reload(self) -> None:
         """Read again what is cached, and forget what was unknown."""

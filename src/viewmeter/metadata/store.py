@@ -102,11 +102,11 @@ class Metadata:
         self,
         url: str,
         clock: Callable[[], int] = _now_ms,
-        settings: MetadataSettings = MetadataSettings(),
+        settings: MetadataSettings | None = None,
     ) -> None:
         self._engine = t.open_engine(url)
         self._clock = clock
-        self._settings = settings
+        self.settings = settings or MetadataSettings()
 
     def close(self) -> None:
         """Close every connection."""
@@ -259,7 +259,7 @@ class Metadata:
                     tenant_id=owner.id,
                     scopes=sorted(checked),
                     channels=None if bound is None else list(bound),
-                    expires_at_ms=now + self._settings.signin_ttl_ms,
+                    expires_at_ms=now + self.settings.signin_ttl_ms,
                 )
             )
         return token
@@ -319,7 +319,7 @@ class Metadata:
                 scopes=scopes,
                 channels=channels,
                 created_at_ms=now,
-                expires_at_ms=now + self._settings.session_ttl_ms,
+                expires_at_ms=now + self.settings.session_ttl_ms,
             )
         )
         return text

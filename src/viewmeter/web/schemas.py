@@ -1,0 +1,301 @@
+"""The shapes of the API's bodies, as data: from here come the OpenAPI document and the reference page.
+
+Answers are built as dictionaries (the query room's own) and checked against these shapes by tests, not at run
+time.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+Instant = Annotated[str, Meta(description="RFC 3339, UTC with `Z` or the asked zone's offset")]
+Cursor = Annotated[str | None, Meta(description="send it as `cursor` for the next page; null: this was the last")]
+
+
+class ProblemError(Struct):
+    """One of several errors: where, and what would be right."""
+
+    detail: str
+    code: str | UnsetType = UNSET
+    field: str | UnsetType = UNSET
+    index: int | UnsetType = UNSET
+
+
+class ProblemDocument(Struct):
+    """RFC 9457. `code` is stable; `type` is a page that explains it."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    errors: list[dict[str, Any]] | UnsetType = UNSET
+    request_id: str | UnsetType = UNSET
+
+
+class PointsLost(Struct):
+    """How many of the 100 points of the score each cause took; null where nothing was observed."""
+
+    startup: float | None
+    smoothness: float | None
+    playback: float | None
+
+
+class Realtime(Struct):
+    """What is on screen now. Rates and the score are over the last 5 minutes, rolling."""
+
+    as_of: Instant
+    concurrent_viewers: int
+    concurrent_views: int
+    plays_last_5m: int
+    plays_per_minute: Annotated[list[int], Meta(description="the last 60 full minutes, oldest first")]
+    qoe_score: float | None
+    qoe_version: str
+    points_lost: PointsLost
+    average_watch_duration_ms: Annotated[
+        float | None, Meta(description="mean played time so far of the views active now")
+    ]
+    rebuffer_ratio: float | None
+    startup_time_avg_ms: float | None
+    average_bitrate_kbps: float | None
+    bitrate_distribution: Annotated[dict[str, int], Meta(description="played ms by kbps bucket")]
+    countries: Annotated[dict[str, int], Meta(description="viewers now, by country")]
+    watermark: Instant | None
+    freshness_ms: int | None
+    video_id: str | UnsetType = UNSET
+    channel_id: str | UnsetType = UNSET
+
+
+class TimeRange(Struct):
+    """Half-open: `[start, end)`."""
+
+    start: Annotated[str | int, Meta(description="RFC 3339 or ms since the epoch")]
+    end: Annotated[str | int, Meta(description="RFC 3339 or ms since the epoch")]
+
+
+Granularity = Literal["minute", "5m", "hour", "day", "week", "month", "total"]
+
+
+class Question(Struct):
+    """A query. Without `channel_id` and `video_id`: everything that the key may see."""
+
+    metrics: Annotated[list[str], Meta(min_length=1, description="names of GET /api/v1/analytics/metrics")]
+    time_range: Annotated[TimeRange | str, Meta(description="a range, or `24h`, `7d`, `30d`, `month`")]
+    channel_id: str | None = None
+    video_id: str | None = None
+    time_zone: Annotated[str, Meta(description="IANA name")] = "UTC"
+    granularity: Granularity = "total"
+    dimensions: Annotated[list[str], Meta(description="names of GET /api/v1/analytics/dimensions")] = []
+    filters: Annotated[
+        list[list[Any]], Meta(description='`["is", dimension, [values]]` or `["is_not", …]`; all must hold')
+    ] = []
+    order_by: Annotated[list[list[str]], Meta(description='`[name, "asc"]` or `[name, "desc"]`')] = []
+    limit: Annotated[int, Meta(ge=1, le=10_000, description="groups, each with its whole series")] = 1_000
+    cursor: str | None = None
+    explain: bool = False
+
+
+class AnswerMeta(Struct):
+    """What stands behind the numbers."""
+
+    granularity: Granularity
+    time_zone: str
+    watermark: Instant | None
+    sources: Annotated[list[str], Meta(description="the layers that answered: speed, batch, archive")]
+    partial: Annotated[bool, Meta(description="the newest bucket is not over")]
+    cached: bool
+    approximate: Annotated[dict[str, Any], Meta(description="metrics from sketches, with their error")]
+    truncated: bool
+    plan: Annotated[Any, Meta(description="how it was answered, with `explain`")]
+
+
+class Answer(Struct):
+    """Rows of a query: `time` (the bucket's start), dimensions, metrics. Values are not rounded."""
+
+    rows: list[dict[str, Any]]
+    meta: AnswerMeta
+    next_cursor: Cursor
+
+
+class Metric(Struct):
+    """One metric of the catalogue."""
+
+    name: str
+    label: str
+    unit: str
+    kind: str
+    formula: str
+    doc: str
+    better: Literal["higher", "lower", "neutral"]
+    error: float | None
+    version: str | None
+    rollups: list[str]
+
+
+class Metrics(Struct):
+    """The catalogue of metrics."""
+
+    metrics: list[Metric]
+    next_cursor: Cursor
+
+
+class Dimension(Struct):
+    """One dimension of the catalogue."""
+
+    name: str
+    label: str
+    doc: str
+    rollups: list[str] | UnsetType = UNSET
+
+
+class Dimensions(Struct):
+    """The catalogue of dimensions."""
+
+    dimensions: list[Dimension]
+    next_cursor: Cursor
+
+
+class Flushed(Struct):
+    """Every event acknowledged before the call is in every answer now."""
+
+    flushed: bool
+    watermark: Instant | None
+    took_ms: int
+
+
+class TenantPipeline(Struct):
+    """One tenant's events by what became of them."""
+
+    tenant: str
+    accepted: Annotated[int, Meta(description="acknowledged and applied: distinct and duplicate events")]
+    rejected: Annotated[int, Meta(description="in the dead-letter log, while it lasts")]
+    duplicate: int
+    late: int
+    lost: Annotated[int, Meta(description="holes in `seq`: sent by a player and never received")]
+    completeness_ratio: Annotated[float | None, Meta(description="distinct / (distinct + lost)")]
+
+
+class PartitionPipeline(Struct):
+    """One partition of the log."""
+
+    partition: int
+    end_offset: int
+    lag_batches: Annotated[int, Meta(description="durable and not yet applied")]
+
+
+class JobPipeline(Struct):
+    """One stream job."""
+
+    job: str
+    watermark: Instant | None
+
+
+class DamagedBatch(Struct):
+    """A batch of the log that cannot be read and was set aside."""
+
+    partition: int
+    offset: int
+    reason: str
+
+
+class Pipeline(Struct):
+    """Where events are and what became of them."""
+
+    as_of: Instant
+    tenants: list[TenantPipeline]
+    completeness_ratio: float | None
+    partitions: list[PartitionPipeline]
+    jobs: list[JobPipeline]
+    waiting_events: Annotated[int, Meta(description="behind a hole in `seq`, at most 1 s")]
+    damaged: list[DamagedBatch]
+    next_cursor: Cursor
+
+
+class DeadLetter(Struct):
+    """A rejected event, as it was sent."""
+
+    id: str
+    time: Instant
+    tenant: str
+    key_id: str
+    code: str
+    detail: str
+    event: Annotated[Any, Meta(description="the event as it came; text where it is no JSON")]
+
+
+class DeadLetters(Struct):
+    """Rejected events, newest first."""
+
+    dead_letters: list[DeadLetter]
+    next_cursor: Cursor
+
+
+class ReplayRequest(Struct):
+    """Which dead letters to send through the pipeline again."""
+
+    ids: Annotated[list[str], Meta(min_length=1, max_length=500)]
+
+
+class Replayed(Struct):
+    """What became of them."""
+
+    accepted: int
+    rejected: int
+
+
+class SignIn(Struct):
+    """A secret key to sign a browser in with."""
+
+    secret_key: str
+
+
+class SessionInfo(Struct):
+    """Who is signed in."""
+
+    tenant: str
+    scopes: list[str]
+    channels: Annotated[list[str] | None, Meta(description="null: all of the tenant")]
+
+
+class Health(Struct):
+    """The process is alive."""
+
+    status: Literal["ok"]
+
+
+class Part(Struct):
+    """Whether one part is ready."""
+
+    ready: bool
+    detail: str | None
+
+
+class Readiness(Struct):
+    """Whether every part is ready."""
+
+    ready: bool
+    parts: dict[str, Part]
+
+
+class Version(Struct):
+    """Which Viewmeter this is."""
+
+    version: str
+    api: str
+
+
+class RejectedEvent(Struct):
+    """One event that was not accepted."""
+
+    index: int
+    code: str
+    detail: str
+
+
+class IngestResult(Struct):
+    """What became of a beacon's events."""
+
+    accepted: int
+    rejected: list[RejectedEvent]
