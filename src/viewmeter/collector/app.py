@@ -1,0 +1,252 @@
+"""The collector as an RSGI application: `POST /api/v1/events/{beacon,cmcd}`.
+
+In: requests. Out: the answers of API.md section 2. Promised: 2xx only for what the log holds; rejected events go to the
+dead letters before the answer where the disk lets them, and the answer comes anyway where it does not. Not done here:
+any other address (the gateway around this application hands them to the engine).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final, NamedTuple, cast
+
+import structlog
+
+from viewmeter.collector import answers, metrics
+from viewmeter.collector.answers import Answer, Headers, ProblemError
+from viewmeter.collector.columns import Beacon
+from viewmeter.collector.commit import GroupCommit, OverloadedError
+from viewmeter.collector.deadletters import DeadLetterWriter, NewLetter
+from viewmeter.collector.dialects import Dialect, Rejection, UndecodableError
+from viewmeter.collector.intake import Taken, take
+from viewmeter.collector.places import Places
+from viewmeter.collector.recent import Recent
+from viewmeter.collector.request import Admitted, Door, Scope, Wire, read_body
+from viewmeter.collector.senders import Senders
+from viewmeter.collector.settings import CollectorSettings
+from viewmeter.collector.viewers import DailySalt, TenantHashes
+from viewmeter.eventlog.protocol import LogUnavailableError, LogWriter
+from viewmeter.metadata.keys import Key, KeyDirectory, Tenant
+
+_log = structlog.get_logger(__name__)
+
+PREFIX: Final = "/api/v1/events/"
+"""Addresses below it are the collector's."""
+
+_TALLY_EVERY_S: Final = 0.5
+_TENANTS_REMEMBERED: Final = 1_000
+
+
+class _Route(NamedTuple):
+    dialect: str
+    content_types: frozenset[str]
+
+
+_ROUTES: Final = {
+    PREFIX + "beacon": _Route("native", frozenset({"application/json", "text/plain"})),
+    PREFIX + "cmcd": _Route("cmcd", frozenset({"application/cmcd", "text/cmcd", "text/plain"})),
+}
+
+
+class CollectorApp:
+    """Serves the ingestion addresses of one worker.
+
+    keys: who may send. log: the worker's partition. dead_letters: the worker's file. run_folder: where workers share
+    the daily salt. clock: now in ms since the epoch. places: where addresses are; by default as the settings say.
+    """
+
+    def __init__(
+        self,
+        settings: CollectorSettings,
+        keys: KeyDirectory,
+        log: LogWriter,
+        dead_letters: DeadLetterWriter,
+        run_folder: Path,
+        *,
+        clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        monotonic_s: Callable[[], float] = time.monotonic,
+        places: Places | None = None,
+    ) -> None:
+        self._settings = settings
+        self._log_writer = log
+        self._dead_letters = dead_letters
+        self._clock = clock
+        self._door = Door(settings, keys, monotonic_s)
+        found = places or Places(settings.city_database, settings.asn_database)
+        self._senders = Senders(found, DailySalt(run_folder), settings.cached_senders)
+        # A tenant is remembered with its secret, so that a rotated secret is another tenant to us.
+        self._hashes: Recent[tuple[str, bytes], TenantHashes] = Recent(self._make_hashes, _TENANTS_REMEMBERED)
+        self._dialects = {route.dialect: _dialect(route.dialect) for route in _ROUTES.values()}
+        self._tally = metrics.Tally()
+        self._letters_thread = ThreadPoolExecutor(1, "dead-letters")
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._commit: GroupCommit | None = None
+        self._reading: dict[asyncio.Task[Any], float] = {}
+        self._in_flight = 0
+        self._idle: asyncio.Event | None = None
+        self._closed = False
+
+    def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin on the server's event loop."""
+        self._loop = loop
+        self._commit = GroupCommit(self._log_writer, self._settings, loop)
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._tick()
+
+    def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """End. `drain` comes before, so there is nothing left to lose."""
+
+    async def drain(self) -> None:
+        """Answer what is under way, then release the log. New beacons get 503. Called when the server stops."""
+        if self._commit is None or self._idle is None or self._closed:
+            return
+        self._closed = True
+        try:
+            await asyncio.wait_for(self._idle.wait(), self._settings.drain_s)
+        except TimeoutError:
+            _log.warning("drain_timed_out", in_flight=self._in_flight)
+        await self._commit.close()
+        self._letters_thread.shutdown()
+        self._dead_letters.close()
+        self._log_writer.close()
+        self._tally.flush()
+
+    async def __rsgi__(self, scope: Scope, wire: Wire) -> None:
+        """Answer one request."""
+        self._in_flight += 1
+        cast("asyncio.Event", self._idle).clear()
+        try:
+            status, headers, body, code = await self._answer(scope, wire)
+            self._tally.statuses[status] += 1
+            if code:
+                self._tally.refused[code] += 1
+            if body:
+                wire.response_bytes(status, headers, body)
+            else:
+                wire.response_empty(status, headers)
+        finally:
+            self._in_flight -= 1
+            if self._in_flight == 0:
+                cast("asyncio.Event", self._idle).set()
+
+    async def _answer(self, scope: Scope, wire: Wire) -> Answer:
+        route = _ROUTES.get(scope.path)
+        if route is None:
+            detail = "the collector answers at /api/v1/events/beacon and /api/v1/events/cmcd"
+            return answers.refusal("not_found", detail, answers.ANY_ORIGIN)
+        if scope.method != "POST":
+            if scope.method == "OPTIONS":
+                return self._door.preflight(scope)
+            detail = f"{scope.method[:20]} is not supported; send beacons with POST"
+            return answers.refusal("method_not_allowed", detail, answers.ANY_ORIGIN)
+        try:
+            admitted = self._door.admit(scope, route.content_types)
+            body = await self._body(scope, wire, admitted.headers)
+            return await self._beacon(route, admitted, body, _wants_counts(scope))
+        except ProblemError as refused:
+            return refused.answer
+        except UndecodableError as error:
+            return answers.refusal(error.code, error.detail, admitted.headers)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001  the client gets an answer, the operator a trace
+            _log.exception("beacon_failed", error=type(error).__name__)
+            return answers.refusal("internal", "", answers.ANY_ORIGIN)
+
+    async def _body(self, scope: Scope, wire: Wire, headers: Headers) -> bytes:
+        """Read the body; `_tick` cuts senders off that take too long."""
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._reading[task] = time.monotonic()
+        try:
+            return await read_body(scope, wire, headers, self._settings.max_body_bytes)
+        finally:
+            del self._reading[task]
+
+    async def _beacon(self, route: _Route, admitted: Admitted, body: bytes, wants_counts: bool) -> Answer:
+        received_at = self._clock()
+        key, _, _, query, headers = admitted
+        if self._closed:
+            return self._later("shutting_down", "", headers)
+        channel = key.channels[0] if key.channels is not None and len(key.channels) == 1 else query.get("channel_id")
+        decoded = self._dialects[route.dialect](body, channel_id=channel)
+        self._tally.ignored_fields += decoded.ignored_fields
+        taken = take(decoded, key.channels, query.get("t"), received_at, self._settings)
+        if taken.rejected:
+            await self._keep_rejected(route, key, taken.rejected, received_at)
+        if not taken.events:
+            if taken.rejected:
+                return answers.invalid_events(taken.rejected, headers)
+            if route.dialect == "native":
+                return answers.refusal("empty_beacon", "", headers)
+            return answers.no_content(headers)  # a CMCD body may hold nothing that is an event
+        refused = await self._durable(admitted, taken, received_at)
+        if refused is not None:
+            return refused
+        self._tally.accepted += len(taken.events)
+        self._tally.clock_corrected += taken.shift_ms != 0
+        if wants_counts:
+            return answers.counts(len(taken.events), taken.rejected, headers)
+        return answers.no_content(headers)
+
+    async def _durable(self, admitted: Admitted, taken: Taken, received_at: int) -> Answer | None:
+        """Return None once the events are in the log, else the answer that says why they are not."""
+        tenant = admitted.key.tenant
+        hashes = self._hashes[(tenant.id, tenant.viewer_secret)]
+        sender = self._senders.find(admitted.address, admitted.user_agent, received_at)
+        beacon = Beacon(hashes, sender, received_at, taken.shift_ms, taken.events)
+        try:
+            failed = await cast("GroupCommit", self._commit).submit(beacon)
+        except OverloadedError:
+            return self._later("overloaded", "", admitted.headers)
+        except LogUnavailableError:
+            return self._later("log_unavailable", "", admitted.headers)
+        if failed and any(one is beacon for one in failed):
+            return answers.refusal("internal", "", admitted.headers)
+        return None
+
+    def _later(self, code: str, detail: str, headers: Headers) -> Answer:
+        return answers.refusal(code, detail, headers, retry_after_s=self._settings.retry_after_s)
+
+    async def _keep_rejected(self, route: _Route, key: Key, rejected: Sequence[Rejection], received_at: int) -> None:
+        for rejection in rejected:
+            self._tally.rejected[rejection.code] += 1
+        letters = [
+            NewLetter(received_at, key.tenant.id, key.id, route.dialect, r.code, r.detail, r.raw) for r in rejected
+        ]
+        loop = cast("asyncio.AbstractEventLoop", self._loop)
+        try:
+            await loop.run_in_executor(self._letters_thread, self._dead_letters.append, letters)
+        except (sqlite3.Error, OSError) as error:
+            metrics.DEAD_LETTERS_DROPPED.inc(len(letters))
+            _log.warning("dead_letters_not_kept", letters=len(letters), error=str(error))
+
+    def _make_hashes(self, key: tuple[str, bytes]) -> TenantHashes:
+        tenant_id, secret = key
+        return TenantHashes(Tenant(tenant_id, "", secret), self._settings.cached_views)
+
+    def _tick(self) -> None:
+        """Twice a second: hand the counts over, cut slow senders off."""
+        self._tally.flush()
+        latest = time.monotonic() - self._settings.body_timeout_s
+        for task in [task for task, since in self._reading.items() if since < latest]:
+            task.cancel("the body took too long")
+        if not self._closed:
+            cast("asyncio.AbstractEventLoop", self._loop).call_later(_TALLY_EVERY_S, self._tick)
+
+
+def _wants_counts(scope: Scope) -> bool:
+    if scope.headers.get("prefer") is None:
+        return False
+    preferences = ",".join(scope.headers.get_all("prefer")).lower()
+    return "return=representation" in preferences.replace(" ", "").replace('"', "")
+
+
+def _dialect(name: str) -> Dialect:
+    return cast("Dialect", importlib.import_module(f"viewmeter.collector.dialects.{name}").decode)

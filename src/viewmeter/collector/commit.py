@@ -1,0 +1,150 @@
+"""Group commit: many beacons, one fsync, then all are answered.
+
+In: accepted beacons, on the event loop. Out: a future per group that is done when the group is durable. Promised: a
+beacon is answered only after its batch is in the log; at most `max_pending_events` wait (beyond it `OverloadedError`);
+`close()` loses nothing that waits. One group is with the disk while the next one fills.
+
+All Python work is on the event loop; the thread only compresses and writes, which releases the GIL. (A thread that
+also builds the batch keeps the loop waiting for the GIL up to 5 ms at a time.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+import pyarrow as pa
+import structlog
+
+from viewmeter.collector import metrics
+from viewmeter.collector.columns import Beacon, build
+from viewmeter.collector.settings import CollectorSettings
+from viewmeter.eventlog.protocol import LogUnavailableError, LogWriter
+
+_log = structlog.get_logger(__name__)
+
+_BUSY_EVENTS: Final = 200
+"""A group this large means load: the next one is given `linger_ms` to fill, which makes commits fewer and cheaper."""
+
+
+class OverloadedError(Exception):
+    """Too many events wait for the disk."""
+
+
+class _Shared(asyncio.Future[Sequence[Beacon]]):
+    """A future that many await: a client that goes away cancels its own waiting only, not everybody's."""
+
+    def cancel(self, msg: object = None) -> bool:  # noqa: ARG002
+        return False
+
+
+class Group:
+    """Beacons that become durable together. `done` gives the beacons that could not be written, mostly none."""
+
+    __slots__ = ("beacons", "done", "events")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.beacons: list[Beacon] = []
+        self.events = 0
+        self.done = _Shared(loop=loop)
+
+
+class GroupCommit:
+    """Collects beacons into batches of one log. Used from one event loop."""
+
+    def __init__(self, log: LogWriter, settings: CollectorSettings, loop: asyncio.AbstractEventLoop) -> None:
+        self._log = log
+        self._settings = settings
+        self._loop = loop
+        self._thread = ThreadPoolExecutor(1, "log-append")
+        self._waiting: list[Group] = []
+        self._writing: Group | None = None
+        self._scheduled = False
+        self._last_events = 0
+        self.pending_events = 0
+
+    def submit(self, beacon: Beacon) -> asyncio.Future[Sequence[Beacon]]:
+        """Add a beacon; the future is done when it is durable, and raises `LogUnavailableError` when it cannot be."""
+        count = len(beacon.events)
+        if self.pending_events + count > self._settings.max_pending_events:
+            raise OverloadedError
+        waiting = self._waiting
+        if not waiting or waiting[-1].events >= self._settings.max_batch_events:
+            waiting.append(Group(self._loop))
+        group = waiting[-1]
+        group.beacons.append(beacon)
+        group.events += count
+        self.pending_events += count
+        if self._writing is None and not self._scheduled:
+            self._schedule()
+        return group.done
+
+    async def close(self) -> None:
+        """Return when everything submitted is durable or failed; then end the thread."""
+        while groups := [*self._waiting, *([self._writing] if self._writing else [])]:
+            await asyncio.wait([group.done for group in groups])
+        self._thread.shutdown()
+
+    def _schedule(self) -> None:
+        self._scheduled = True
+        if self._last_events >= _BUSY_EVENTS:
+            self._loop.call_later(self._settings.linger_ms / 1000, self._start)
+        else:
+            self._loop.call_soon(self._start)
+
+    def _start(self) -> None:
+        """Give the oldest group to the disk."""
+        self._scheduled = False
+        group = self._waiting.pop(0)
+        self._last_events = group.events
+        self._writing = group
+        batch, failed = _built(group.beacons)
+        if batch is None:
+            self._finish(group, failed, None)
+            return
+        started = time.perf_counter()
+        future = self._loop.run_in_executor(self._thread, self._log.append, batch)
+
+        def appended(result: asyncio.Future[int]) -> None:
+            metrics.COMMIT_SECONDS.observe(time.perf_counter() - started)
+            self._finish(group, failed, result.exception())
+
+        future.add_done_callback(appended)
+
+    def _finish(self, group: Group, failed: Sequence[Beacon], error: BaseException | None) -> None:
+        self._writing = None
+        self.pending_events -= group.events
+        metrics.COMMIT_EVENTS.observe(group.events)
+        metrics.PENDING_EVENTS.set(self.pending_events)
+        if error is None:
+            group.done.set_result(failed)
+        else:
+            metrics.LOG_ERRORS.inc()
+            if not isinstance(error, LogUnavailableError):
+                _log.error("log_append_broken", error=repr(error))
+                error = LogUnavailableError(f"the event log failed: {error!r}")
+            group.done.set_exception(error)
+            group.done.exception()  # mark as seen, in case every sender has gone away
+        if self._waiting:
+            self._schedule()
+
+
+def _built(
+    beacons: list[Beacon], make: Callable[[Sequence[Beacon]], pa.RecordBatch] = build
+) -> tuple[pa.RecordBatch | None, Sequence[Beacon]]:
+    """Return the batch, and the beacons that are not in it because they break it (a defect of a dialect)."""
+    try:
+        return make(beacons), ()
+    except Exception:  # noqa: BLE001  one beacon must not take its neighbours down, whatever is wrong with it
+        good, failed = [], []
+        for beacon in beacons:
+            try:
+                make([beacon])
+                good.append(beacon)
+            except Exception as error:  # noqa: BLE001
+                _log.error("beacon_broken", tenant=beacon.hashes.id, events=len(beacon.events), error=repr(error))
+                failed.append(beacon)
+        return (make(good) if good else None), failed

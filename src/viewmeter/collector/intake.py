@@ -1,0 +1,122 @@
+"""What holds for every dialect: the sender's clock, the age of events, and the channel that a key may write to.
+
+In: decoded events, the key, and when the beacon was sent and received. Out: the events to keep, the shift of their
+`ts`, and the rejections. Promised: one bad event costs only itself; a beacon without a bad one is checked by three
+passes in C.
+"""
+
+from __future__ import annotations
+
+import math
+from operator import attrgetter
+from typing import Final, NamedTuple
+
+import msgspec
+
+from viewmeter.collector.dialects import MAX_TS_MS, Decoded, Rejection
+from viewmeter.collector.settings import CollectorSettings
+from viewmeter.model.events import WireEvent
+from viewmeter.model.time import HOUR_MS, MINUTE_MS, rfc3339
+
+_ts: Final = attrgetter("ts")
+_channel: Final = attrgetter("channel_id")
+
+
+class Taken(NamedTuple):
+    """What is left of a beacon."""
+
+    events: list[WireEvent]
+    shift_ms: int
+    rejected: list[Rejection]
+
+
+def clock_shift(sent_at: str | None, received_at: int, tolerance_ms: int) -> int:
+    """Return what to add to each `ts`: the difference of the clocks where it exceeds the tolerance, else 0.
+
+    A `t` that is no instant is ignored: it is the player's help, not its duty.
+    """
+    if not sent_at:
+        return 0
+    try:
+        sent = float(sent_at)
+    except ValueError:
+        return 0
+    if not (math.isfinite(sent) and 0 <= sent <= MAX_TS_MS):
+        return 0
+    shift = received_at - round(sent)
+    return shift if abs(shift) > tolerance_ms else 0
+
+
+def take(
+    decoded: Decoded,
+    channels: tuple[str, ...] | None,
+    sent_at: str | None,
+    received_at: int,
+    settings: CollectorSettings,
+) -> Taken:
+    """Check what is the same for every dialect. `channels`: those of the key, None = all of the tenant."""
+    events = decoded.events
+    if not events:
+        return Taken([], 0, decoded.rejected)
+    shift = clock_shift(sent_at, received_at, settings.skew_tolerance_ms)
+    oldest = received_at - settings.max_age_ms - shift
+    newest = received_at + settings.max_ahead_ms - shift
+    instants = list(map(_ts, events))
+    named = set(map(_channel, events))
+    own = channels[0] if channels is not None and len(channels) == 1 else None
+    if None in named or "" in named:
+        if own is not None:
+            for event in events:
+                event.channel_id = event.channel_id or own
+        named = set(map(_channel, events))
+    # Half a ms of tolerance at both ends, since `ts` is rounded afterwards.
+    in_time = min(instants) >= oldest - 0.5 and max(instants) <= newest + 0.5
+    if in_time and None not in named and "" not in named and (channels is None or named.issubset(channels)):
+        return Taken(events, shift, decoded.rejected)
+    return _one_by_one(decoded, channels, shift, oldest, newest, settings)
+
+
+def _one_by_one(
+    decoded: Decoded,
+    channels: tuple[str, ...] | None,
+    shift: int,
+    oldest: int,
+    newest: int,
+    settings: CollectorSettings,
+) -> Taken:
+    kept: list[WireEvent] = []
+    rejected = list(decoded.rejected)
+    places = decoded.places if decoded.places is not None else range(len(decoded.events))
+    for place, event in zip(places, decoded.events, strict=True):
+        reason = _why_not(event, channels, shift, oldest, newest, settings)
+        if reason is None:
+            kept.append(event)
+        else:
+            rejected.append(Rejection(place, *reason, msgspec.json.encode(event)))
+    rejected.sort(key=attrgetter("index"))
+    return Taken(kept, shift, rejected)
+
+
+def _why_not(
+    event: WireEvent,
+    channels: tuple[str, ...] | None,
+    shift: int,
+    oldest: int,
+    newest: int,
+    settings: CollectorSettings,
+) -> tuple[str, str] | None:
+    if not event.channel_id:
+        return "missing_field", "`channel_id` is required and absent, since the key is not bound to one channel"
+    if channels is not None and event.channel_id not in channels:
+        return "channel_mismatch", f"the key may not write to channel {event.channel_id[:60]!r}"
+    corrected = f"{rfc3339(round(event.ts) + shift)}" + (" (clock corrected)" if shift else "")
+    if event.ts < oldest - 0.5:
+        hours = settings.max_age_ms / HOUR_MS
+        return "ts_too_old", f"`ts` is {corrected}: older than {hours:g} hours; `viewmeter import` takes older events"
+    if event.ts > newest + 0.5:
+        minutes = settings.max_ahead_ms / MINUTE_MS
+        return (
+            "ts_in_future",
+            f"`ts` is {corrected}: more than {minutes:g} minutes ahead; send `t`, the clock at sending",
+        )
+    return None

@@ -1,0 +1,73 @@
+"""The collector's settings, with their defaults. Sizes in bytes, times in the unit that ends their name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from viewmeter.model.time import HOUR_MS, MINUTE_MS, SECOND_MS
+
+
+@dataclass(frozen=True)
+class CollectorSettings:
+    """What an operator may change. Every limit is per worker process, since workers share nothing."""
+
+    max_body_bytes: int = 1 << 20
+    """Largest body, before and after decompression."""
+
+    max_age_ms: int = 72 * HOUR_MS
+    """Events older than this, after clock correction, are rejected: `import` takes them."""
+
+    max_ahead_ms: int = 5 * MINUTE_MS
+    """Events further ahead than this, after clock correction, are rejected."""
+
+    skew_tolerance_ms: int = 10 * SECOND_MS
+    """A sender's clock that differs by more than this is corrected."""
+
+    requests_per_second_per_key: int = 100_000
+    """Requests a second that one key may send to one worker."""
+
+    requests_per_second_per_address: int = 20_000
+    """Requests a second that one client address may send to one worker. Thousands may share one address (NAT)."""
+
+    rate_burst_seconds: float = 2.0
+    """How much unused allowance may be saved up, in seconds of the rate."""
+
+    trusted_proxies: tuple[str, ...] = ()
+    """CIDRs of proxies whose X-Forwarded-For is believed. Empty: the address is the socket's peer."""
+
+    city_database: Path | None = None
+    """A GeoIP2/GeoLite2/DB-IP city file (.mmdb) for country, region and city. None: country only, from iptocc."""
+
+    asn_database: Path | None = None
+    """A GeoLite2/DB-IP ASN file (.mmdb). None: `asn` stays unknown."""
+
+    max_pending_events: int = 200_000
+    """Events that may wait for the disk. Beyond it: 503, and the client tries again."""
+
+    max_batch_events: int = 20_000
+    """Largest batch of one commit."""
+
+    linger_ms: int = 4
+    """How long a busy worker collects beacons for one commit. An idle one commits at once."""
+
+    retry_after_s: int = 2
+    """What 503 answers tell the client to wait."""
+
+    body_timeout_s: float = 30.0
+    """A sender that needs longer for its body is cut off."""
+
+    drain_s: float = 20.0
+    """How long a stop waits for answers that are under way."""
+
+    cached_senders: int = 50_000
+    """Enriched senders (address and user agent) kept in memory, for an hour at most."""
+
+    cached_views: int = 200_000
+    """Hashes of views and viewers kept in memory, per tenant."""
+
+    max_dead_letters: int = 100_000
+    """Rejected events kept per worker. Beyond it the oldest go, and are counted."""
+
+    max_dead_letter_bytes: int = 4_096
+    """Bytes kept of one rejected event."""

@@ -1,0 +1,82 @@
+"""Who watches, without knowing who: viewers and views as 64-bit hashes.
+
+In: a tenant and a `viewer_id`, or an address and a user agent where there is none. Out: signed 64-bit hashes. Promised:
+a `viewer_id` hashes the same for ever (keyed with the tenant's secret); the fallback (`senders.py`) hashes the same
+until the end of the UTC day and never again, since its salt is then destroyed. All workers share the salt's file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import secrets
+from pathlib import Path
+from typing import Final
+
+from viewmeter.collector.recent import Hashes
+from viewmeter.metadata.keys import Tenant
+from viewmeter.model.events import view_key
+from viewmeter.model.time import DAY_MS, from_ms
+
+_SALT_BYTES: Final = 32
+_SALT_PREFIX: Final = "viewer-salt-"
+
+
+def keyed_hash(secret: bytes, text: str) -> int:
+    """Return the signed 64-bit keyed BLAKE2b of a text."""
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), key=secret[:64], digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
+
+
+class TenantHashes:
+    """The hashes of one tenant: views by `view_id`, viewers by `viewer_id`."""
+
+    def __init__(self, tenant: Tenant, size: int) -> None:
+        self.id = tenant.id
+        self.views = Hashes(functools.partial(view_key, tenant.id), size)
+        self.viewers = Hashes(functools.partial(keyed_hash, tenant.viewer_secret), size)
+
+
+class DailySalt:
+    """A random salt for each UTC day, shared by the workers of one data folder through `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._day = -1
+        self._salt = b""
+
+    def at(self, now_ms: int) -> bytes:
+        """Return the salt of the day that holds `now_ms`. A clock that goes backwards stays in the later day."""
+        day = now_ms // DAY_MS
+        if day > self._day:
+            self._salt = self._load(day)
+            self._day = day
+        return self._salt
+
+    def _load(self, day: int) -> bytes:
+        """Read the day's salt, or make it; destroy those of days before."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / f"{_SALT_PREFIX}{from_ms(day * DAY_MS):%Y-%m-%d}"
+        made = self._folder / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}"
+        with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(secrets.token_bytes(_SALT_BYTES))
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.link(made, path)  # the first worker's salt stands, whole
+        finally:
+            made.unlink()
+        for other in self._folder.glob(f"{_SALT_PREFIX}*"):
+            if other.name < path.name:
+                _destroy(other)
+        return path.read_bytes()
+
+
+def _destroy(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        with path.open("r+b") as file:
+            file.write(b"\0" * _SALT_BYTES)
+            file.flush()
+            os.fsync(file.fileno())
+        path.unlink()
