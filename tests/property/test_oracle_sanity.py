@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from typing import Any
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from viewmeter.testing import oracle
@@ -14,15 +14,19 @@ from viewmeter.testing.columns import to_events, to_table
 from viewmeter.testing.oracle import Increment, increments
 from viewmeter.testing.oracle_metrics import MEASURES, metrics, total
 from viewmeter.testing.strategies import event_lists, later
+from viewmeter.testing.subject import Beacon, OracleSubject, Question
 
 Events = list[dict[str, Any]]
 LONG_AFTER = 2_000_000_000_000
+# A busy machine is no failure: only what comes out is tested here, not how fast.
+steady = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 
 
 def facts(events: Events, now_ms: int = LONG_AFTER) -> Counter[Increment]:
     return Counter(increments(events, now_ms))
 
 
+@steady
 @given(event_lists(), st.integers(0, 1 << 16))
 def test_the_order_of_the_list_changes_nothing(events: Events, seed: int) -> None:
     shuffled = events[:]
@@ -30,6 +34,7 @@ def test_the_order_of_the_list_changes_nothing(events: Events, seed: int) -> Non
     assert facts(shuffled) == facts(events)
 
 
+@steady
 @given(event_lists(), st.integers(0, 1 << 16))
 def test_the_order_of_arrival_changes_nothing_without_duplicates(events: Events, seed: int) -> None:
     distinct: Events = [dict(e) for found, _ in oracle.views(events).values() for e in found]
@@ -40,6 +45,7 @@ def test_the_order_of_arrival_changes_nothing_without_duplicates(events: Events,
     assert facts(delayed) == facts(distinct)
 
 
+@steady
 @given(event_lists(), st.data())
 def test_a_repeated_event_changes_only_the_duplicates(events: Events, data: st.DataObject) -> None:
     again = {**data.draw(st.sampled_from(events)), "received_at": LONG_AFTER}
@@ -48,6 +54,7 @@ def test_a_repeated_event_changes_only_the_duplicates(events: Events, data: st.D
     assert [(fact.measure, fact.amount) for fact in more.elements()] == [("duplicate_events", 1)]
 
 
+@steady
 @given(event_lists())
 def test_every_measure_has_a_known_name_and_no_total_is_below_zero(events: Events) -> None:
     sums = total(increments(events, LONG_AFTER))
@@ -55,6 +62,7 @@ def test_every_measure_has_a_known_name_and_no_total_is_below_zero(events: Event
     assert min(sums.values()) >= 0
 
 
+@steady
 @given(event_lists())
 def test_a_view_counts_once_for_whatever_counts_once(events: Events) -> None:
     for view, (distinct, _) in oracle.views(events).items():
@@ -68,6 +76,7 @@ def test_a_view_counts_once_for_whatever_counts_once(events: Events) -> None:
         assert sums["lost_events"] + sums["events"] == max(e["seq"] for e in distinct) + 1
 
 
+@steady
 @given(event_lists())
 def test_played_time_divides_into_its_bitrate_buckets(events: Events) -> None:
     sums = total(increments(events, LONG_AFTER))
@@ -75,6 +84,7 @@ def test_played_time_divides_into_its_bitrate_buckets(events: Events) -> None:
     assert buckets == sums["played_ms_known_bitrate"] <= sums["played_ms"]
 
 
+@steady
 @given(event_lists())
 def test_views_do_not_know_of_each_other(events: Events) -> None:
     alone: Counter[Increment] = Counter()
@@ -83,6 +93,7 @@ def test_views_do_not_know_of_each_other(events: Events) -> None:
     assert alone == facts(events)
 
 
+@steady
 @given(event_lists(), st.data())
 def test_noticing_a_silence_only_adds_and_only_at_the_end_of_the_silence(events: Events, data: st.DataObject) -> None:
     now_ms = data.draw(later(events))
@@ -92,6 +103,7 @@ def test_noticing_a_silence_only_adds_and_only_at_the_end_of_the_silence(events:
     assert all(fact.instant_ms + oracle.SILENCE_MS >= now_ms - oracle.SILENCE_MS for fact in after - before)
 
 
+@steady
 @given(event_lists(), st.integers(0, 100))
 def test_no_more_viewers_than_views_and_no_more_views_than_exist(events: Events, step: int) -> None:
     at_ms = min(e["ts"] for e in events) + step * 10_000
@@ -99,6 +111,23 @@ def test_no_more_viewers_than_views_and_no_more_views_than_exist(events: Events,
     assert 0 <= viewers <= views <= len(oracle.views(events))
 
 
+@steady
+@given(event_lists(), st.integers(0, 100))
+def test_the_subject_and_the_oracle_see_the_same_viewers(events: Events, step: int) -> None:
+    at_ms = min(e["ts"] for e in events) // 10_000 * 10_000 + step * 10_000
+    subject = OracleSubject()
+    for event in events:
+        rest = {k: v for k, v in event.items() if k not in ("tenant_id", "received_at", "viewer_hash")}
+        subject.feed(Beacon(event["tenant_id"], event["received_at"], [rest | {"viewer_id": event["viewer_hash"]}]))
+    subject.settle(LONG_AFTER)
+    asked = [
+        subject.answer(Question(metric, filters={"is_bot": "any"}, at_ms=at_ms))
+        for metric in ("concurrent_viewers", "concurrent_views")
+    ]
+    assert tuple(asked) == oracle.concurrency(events, at_ms)
+
+
+@steady
 @given(event_lists())
 def test_ratios_lie_between_nothing_and_everything(events: Events) -> None:
     got = metrics(total(increments(events, LONG_AFTER)))
@@ -114,6 +143,7 @@ def test_ratios_lie_between_nothing_and_everything(events: Events) -> None:
     assert got["qoe_score"] is None or 0 <= got["qoe_score"] <= 100
 
 
+@steady
 @given(event_lists())
 def test_columns_say_the_same_as_dicts(events: Events) -> None:
     assert facts(to_events(to_table(events))) == facts(events)
