@@ -101,6 +101,26 @@ class Scenario:
     title: str = ""
     steps: list[Arrival | Clock | Expectation] = field(default_factory=list)
 
+    @property
+    def in_order(self) -> bool:
+        """Whether no event is late: each view's events arrive by `seq`, copies apart.
+
+        Where one is, a speed layer is right only when its batch layer has replaced the hour (DESIGN 3, Order).
+        """
+        highest: dict[tuple[str, str], tuple[int, int]] = {}
+        seen: set[tuple[str, str, int]] = set()
+        arrivals = [step for step in self.steps if isinstance(step, Arrival)]
+        for arrival in sorted(arrivals, key=lambda a: a.received_ms):  # stable: one instant keeps the text's order
+            view, seq = (arrival.tenant_id, arrival.event["view_id"]), arrival.event["seq"]
+            if (*view, seq) in seen:
+                continue
+            seen.add((*view, seq))
+            top, when = highest.get(view, (-1, 0))
+            if seq < top and arrival.received_ms > when:
+                return False
+            highest[view] = max(highest.get(view, (-1, 0)), (seq, arrival.received_ms))
+        return True
+
 
 @dataclass(frozen=True)
 class Difference:

@@ -84,3 +84,17 @@ def test_a_beacon_says_on_the_wire_only_what_a_player_knows() -> None:
     assert enriched["ts"] == 60_005
     assert (enriched["country"], enriched["is_bot"], enriched["os"]) == ("DE", True, "unknown")
     assert "played_ms" not in enriched
+
+
+@pytest.mark.parametrize(
+    ("events", "in_order"),
+    [
+        ("0s play | 5s pause | 9s exit", True),
+        ("0s play | lost | 5s pause", True),
+        ("0s play | 5s pause received=8s | 7s exit", False),
+        ("0s play | 5s pause | repeat 0 received=9s", True),
+        ("0s play seq=1 received=5s | 1s request seq=0 received=5s", True),
+    ],
+)
+def test_a_scenario_knows_whether_an_event_in_it_is_late(events: str, in_order: bool) -> None:
+    assert parse(f"view v1\n  {events}\n{EXPECT}").in_order is in_order
