@@ -32,6 +32,7 @@ SECTIONS: Final[dict[str, str]] = {
     "gateway": "viewmeter.web.gateway:GatewaySettings",
     "stream": "viewmeter.stream.settings:StreamSettings",
     "store": "viewmeter.olap.embedded:DuckDBSettings",
+    "live": "viewmeter.live.embedded:MemoryLiveSettings",
     "query": "viewmeter.query.settings:QuerySettings",
     "web": "viewmeter.web.settings:WebSettings",
     "metadata": "viewmeter.metadata.settings:MetadataSettings",
@@ -73,14 +74,14 @@ class Config:
 
     def of(self, kind: type[_Settings]) -> _Settings:
         """Return a room's settings. Raises `ConfigError` where its values do not fit together."""
-        section = _SECTION_OF[f"{kind.__module__}:{kind.__qualname__}"]
+        section = _SECTION_OF[kind.__name__]
         try:
             return kind(**self.values.get(section, {}))
         except ValueError as problem:  # a room's own check across its fields
             raise ConfigError(f"the settings of section [{section}] do not fit: {problem}") from None
 
 
-_SECTION_OF: Final = {path: section for section, path in SECTIONS.items()}
+_SECTION_OF: Final = {path.partition(":")[2]: section for section, path in SECTIONS.items()}
 
 Origins = dict[tuple[str, str], str]
 """(section, name) of what was set to where that was: `file …`, `env …`, `command line`."""

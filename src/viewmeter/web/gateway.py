@@ -71,16 +71,27 @@ class Gateway:
         self._settings = settings
         self._session: aiohttp.ClientSession | None = None
         self._active = 0
+        self._streams: set[asyncio.Future[None]] = set()
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Pass the server's start on to the collector."""
         self._events.__rsgi_init__(loop)
 
     def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Pass the server's end on to the collector, and let go of the engine."""
+        """Pass the server's end on to the collector."""
         self._events.__rsgi_del__(loop)
-        if self._session is not None and not loop.is_closed() and not loop.is_running():
-            loop.run_until_complete(self._session.close())
+
+    def close_streams(self) -> None:
+        """End live streams, which never end by themselves: their browsers come again. Called before the drain."""
+        for stream in tuple(self._streams):
+            stream.cancel()
+
+    async def drain(self) -> None:
+        """Return when the collector has let go of its log and the engine's connections are closed."""
+        self.close_streams()
+        await self._events.drain()
+        if self._session is not None:
+            await self._session.close()
 
     def __rsgi__(self, scope: Any, proto: Any) -> Any:
         """Answer one request. Not a coroutine itself: events, the hot path, pay for one comparison only."""
@@ -130,7 +141,7 @@ class Gateway:
                 data=self._body(proto) if has_body else None,
                 allow_redirects=False,
             ) as answer:
-                await _pass_back(scope.method, answer, proto)
+                await self._pass_back(scope.method, answer, proto)
         except _BodyTooLargeError:
             self._too_large(proto)
         except TimeoutError:
@@ -141,6 +152,28 @@ class Gateway:
                 return
             log.warning("engine not reachable", reason=type(failure).__name__)
             _answer(proto, "engine_unavailable", "The engine is starting or restarting. Try again in a second.")
+
+    async def _pass_back(self, method: str, answer: aiohttp.ClientResponse, proto: Any) -> None:
+        dropped = HOP_BY_HOP | OWN_ANSWER | _named_by_connection(answer.headers.get("connection"))
+        headers = [(name.lower(), value) for name, value in answer.headers.items() if name.lower() not in dropped]
+        if method == "HEAD" or answer.status in (204, 304):
+            proto.response_empty(answer.status, headers)
+            return
+        length = answer.content_length
+        if length is not None and length <= WHOLE_ANSWER_BYTES:
+            proto.response_bytes(answer.status, headers, await answer.read())
+            return
+        stream = proto.response_stream(answer.status, headers)
+        mine = asyncio.current_task()
+        if mine is not None and answer.content_type == "text/event-stream":
+            self._streams.add(mine)
+            mine.add_done_callback(self._streams.discard)
+        # From here on the status is sent: an engine that dies now can only be told by the end of the stream.
+        try:
+            async for part in answer.content.iter_any():
+                await stream.send_bytes(part)
+        except (aiohttp.ClientError, TimeoutError) as failure:
+            log.warning("answer of the engine was cut", reason=type(failure).__name__)
 
     def _client(self) -> aiohttp.ClientSession:
         """Return the connections to the engine; made at the first request, inside of the server's loop."""
@@ -192,25 +225,6 @@ class Gateway:
     def _too_large(self, proto: Any) -> None:
         bound = self._settings.max_request_bytes
         _answer(proto, "body_too_large_request", f"Send at most {bound:,} bytes.")
-
-
-async def _pass_back(method: str, answer: aiohttp.ClientResponse, proto: Any) -> None:
-    dropped = HOP_BY_HOP | OWN_ANSWER | _named_by_connection(answer.headers.get("connection"))
-    headers = [(name.lower(), value) for name, value in answer.headers.items() if name.lower() not in dropped]
-    if method == "HEAD" or answer.status in (204, 304):
-        proto.response_empty(answer.status, headers)
-        return
-    length = answer.content_length
-    if length is not None and length <= WHOLE_ANSWER_BYTES:
-        proto.response_bytes(answer.status, headers, await answer.read())
-        return
-    stream = proto.response_stream(answer.status, headers)
-    # From here on the status is sent: an engine that dies now can only be told by the end of the stream.
-    try:
-        async for part in answer.content.iter_any():
-            await stream.send_bytes(part)
-    except (aiohttp.ClientError, TimeoutError) as failure:
-        log.warning("answer of the engine was cut", reason=type(failure).__name__)
 
 
 def _named_by_connection(value: str | None) -> frozenset[str]:

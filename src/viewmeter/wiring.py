@@ -1,0 +1,183 @@
+"""The only place that names implementations: which log, stream, store and live counters a topology runs on.
+
+In: settings, a data folder. Out: `embedded_engine` and `embedded_worker`, what the two kinds of processes of the
+embedded topology run. Promised: whoever opens also closes, in reverse order, also after a failure half-way. Imports
+stand in the functions, since a collector must not load the store's libraries, nor the command line either's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from viewmeter import __version__
+from viewmeter.config import Config
+
+if TYPE_CHECKING:
+    from viewmeter.eventlog.protocol import LogReader
+    from viewmeter.olap.protocol import TimeSeriesStore
+    from viewmeter.stream.protocol import StreamJobs
+    from viewmeter.web.edge import Edge
+    from viewmeter.web.gateway import Gateway
+
+log = structlog.get_logger(__name__)
+
+
+def now_ms() -> int:
+    """Return the time in ms since the epoch: the clock that is handed to everything that needs one."""
+    return time.time_ns() // 1_000_000
+
+
+def metadata_url(config: Config, data: Path) -> str:
+    """Return the address of the tenants and keys."""
+    from viewmeter.metadata.settings import MetadataSettings
+
+    return config.of(MetadataSettings).url or f"sqlite:///{(data / 'meta.db').absolute()}"
+
+
+def log_reader(data: Path) -> LogReader:
+    """Open the event log of a data folder for reading."""
+    from viewmeter.eventlog.embedded import EmbeddedLogReader
+
+    return EmbeddedLogReader(data / "log")
+
+
+def store(config: Config, data: Path) -> TimeSeriesStore:
+    """Open the time-series store of a data folder; only one process may."""
+    from viewmeter.olap.embedded import DuckDBSettings, DuckDBStore
+
+    return DuckDBStore(data / "store.duckdb", config.of(DuckDBSettings))
+
+
+@dataclass
+class EmbeddedEngine:
+    """The engine process: everything but the intake."""
+
+    app: Edge
+    stream: StreamJobs
+    drain_timeout_s: float
+    failed: list[BaseException] = field(default_factory=list)
+    _closing: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    def serve(self, socket: Path) -> None:
+        """Answer on the unix socket until SIGTERM. `/readyz` says when the stream jobs have recovered."""
+        from viewmeter.web.serve import serve_engine
+
+        # Recovery may take a while; a thread of its own lets `/healthz` and `/readyz` tell about it meanwhile.
+        starter = threading.Thread(target=self._start_stream, name="stream-start")
+        starter.start()
+        try:
+            serve_engine(self.app, socket, drain_timeout_s=self.drain_timeout_s / 3)
+        finally:
+            starter.join()
+        if self.failed:
+            raise self.failed[0]
+
+    def _start_stream(self) -> None:
+        try:
+            self.stream.start()
+        except Exception as problem:
+            log.exception("the stream jobs could not start")
+            self.failed.append(problem)
+            os.kill(os.getpid(), signal.SIGTERM)  # ends serve(); the supervisor starts the engine anew
+
+    def close(self) -> None:
+        """Save the stream jobs' state and close everything."""
+        self._closing.close()
+
+
+def embedded_engine(config: Config, data: Path) -> EmbeddedEngine:
+    """Open everything that the engine process runs on."""
+    from viewmeter.collector.deadletters import DeadLetters
+    from viewmeter.live.embedded import MemoryLiveSettings, MemoryLiveStore
+    from viewmeter.metadata.directory import Directory
+    from viewmeter.metadata.settings import MetadataSettings
+    from viewmeter.metadata.store import Metadata
+    from viewmeter.query import Analytics, QuerySettings
+    from viewmeter.stream.embedded import EmbeddedStream, StreamSettings
+    from viewmeter.supervisor.settings import ServerSettings
+    from viewmeter.web.app import create_app
+    from viewmeter.web.services import Services
+    from viewmeter.web.settings import WebSettings
+
+    with contextlib.ExitStack() as opened:
+        metadata = Metadata(metadata_url(config, data), now_ms, config.of(MetadataSettings))
+        opened.callback(metadata.close)
+        directory = Directory(metadata)
+        opened.callback(directory.close)
+        rollups = store(config, data)
+        opened.callback(rollups.close)
+        reader = log_reader(data)
+        live = MemoryLiveStore(config.of(MemoryLiveSettings))
+        stream = EmbeddedStream(reader, rollups, live, data / "state", now_ms, config.of(StreamSettings))
+        opened.callback(stream.stop)
+        letters = DeadLetters(data / "dead-letters")
+        opened.callback(letters.close)
+        services = Services(
+            analytics=Analytics(rollups, live, config.of(QuerySettings)),
+            stream=stream,
+            log=reader,
+            live=live,
+            store=rollups,
+            metadata=metadata,
+            directory=directory,
+            clock=now_ms,
+            version=__version__,
+            dead_letters=letters,
+            settings=config.of(WebSettings),
+        )
+        engine = EmbeddedEngine(create_app(services), stream, config.of(ServerSettings).drain_timeout_s)
+        engine._closing = opened.pop_all()
+    return engine
+
+
+@dataclass
+class EmbeddedWorker:
+    """A collector worker: the intake, and the gateway to everything else."""
+
+    app: Gateway
+    close: Callable[[], None]
+
+    def serve(self, host: str, port: int) -> None:
+        """Answer on the public port until SIGTERM."""
+        from viewmeter.collector.serve import serve
+
+        serve(self.app, host, port)
+
+
+def embedded_worker(config: Config, data: Path, partition: int, engine: Path) -> EmbeddedWorker:
+    """Open everything that a collector worker runs on; `engine` is the socket of the engine process."""
+    from viewmeter.collector.app import CollectorApp
+    from viewmeter.collector.deadletters import DeadLetterWriter
+    from viewmeter.collector.settings import CollectorSettings
+    from viewmeter.eventlog.embedded import EmbeddedLogWriter
+    from viewmeter.metadata.directory import Directory
+    from viewmeter.metadata.settings import MetadataSettings
+    from viewmeter.metadata.store import Metadata
+    from viewmeter.web.gateway import Gateway, GatewaySettings
+
+    settings = config.of(CollectorSettings)
+    with contextlib.ExitStack() as opened:
+        metadata = Metadata(metadata_url(config, data), now_ms, config.of(MetadataSettings))
+        opened.callback(metadata.close)
+        directory = Directory(metadata)
+        opened.callback(directory.close)
+        writer = EmbeddedLogWriter(data / "log", partition, now_ms)
+        opened.callback(writer.close)
+        letters = DeadLetterWriter(
+            data / "dead-letters", partition, settings.max_dead_letters, settings.max_dead_letter_bytes
+        )
+        opened.callback(letters.close)
+        collector = CollectorApp(settings, directory, writer, letters, data / "run", clock=now_ms)
+        gateway = Gateway(collector, engine, settings.trusted_proxies, config.of(GatewaySettings))
+        closing = opened.pop_all()
+    return EmbeddedWorker(gateway, closing.close)
