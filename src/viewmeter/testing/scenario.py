@@ -156,6 +156,7 @@ class _Parser:
         self.views: dict[str, dict[str, Any]] = {}
         self.sent: dict[str, dict[int, dict[str, Any]]] = {}
         self.next_seq: dict[str, int] = {}
+        self.latest: dict[str, int] = {}
         self.view: str | None = None
         self.beacons = 0
 
@@ -252,7 +253,9 @@ class _Parser:
         if words[0] != "repeat":
             self.sent[name][event["seq"]] = event
             self.next_seq[name] = event["seq"] + 1
-        arrives = next(t for t in (delayed, received, event["ts"]) if t is not None)
+        # Unless it says otherwise a player sends at once: an event of an earlier ts comes after what it said before.
+        self.latest[name] = max(event["ts"], self.latest.get(name, event["ts"]))
+        arrives = next(t for t in (delayed, received, self.latest[name]) if t is not None)
         self.scenario.steps.append(Arrival(arrives, sent, tenant, event, beacon))
 
     def fresh(self, name: str, words: list[str]) -> dict[str, Any]:
