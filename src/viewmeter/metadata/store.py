@@ -209,6 +209,12 @@ class Metadata:
         with self._engine.connect() as c:
             return {row.hash: _key(row) for row in c.execute(question)}
 
+    def find_key_by_id(self, key_id: str) -> Key | None:
+        """Return the key of that id, a revoked one too: whose something was, not whether it may go on."""
+        with self._engine.connect() as c:
+            row = c.execute(_KEYS.where(t.keys.c.id == key_id)).one_or_none()
+        return None if row is None else _key(row)
+
     def list_keys(
         self, tenant_id: str | None = None, limit: int = 100, cursor: str | None = None
     ) -> tuple[list[KeyRecord], str | None]:

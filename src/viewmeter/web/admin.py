@@ -12,6 +12,7 @@ import msgspec
 from litestar import Request, Response
 from litestar.params import Parameter
 
+from viewmeter.collector.deadletters import DeadLetter
 from viewmeter.metadata.keys import Tenant
 from viewmeter.model.time import DAY_MS, HOUR_MS, floor_to, rfc3339
 from viewmeter.olap.protocol import Scan, Visible
@@ -99,8 +100,8 @@ def _of_tenant(services: Services, tenant: Tenant, caller: Caller, now_ms: int) 
     scan = Scan(rollup, _MEASURES, edges, Visible(tenant.id, channels))
     sums = services.store.scan(scan).to_pylist()
     distinct, duplicate, late, lost = (sum(row[name] or 0 for row in sums) for name in _MEASURES)
-    rejected = 0
-    if services.dead_letters is not None:
+    rejected: int | None = None
+    if services.dead_letters is not None and channels is None:
         rejected = sum(services.dead_letters.counts_by_reason(tenant.id).values())
     return distinct, {
         "tenant": tenant.id,
@@ -138,7 +139,7 @@ async def dead_letters(
     """What a beacon's bad events were, and why they were refused."""
     services, caller = services_of(request), caller_of(request)
     return json_answer(
-        await request.app.state.operations.run(_dead_letters, services, caller.tenant_id, limit, cursor, code)
+        await request.app.state.operations.run(_dead_letters, services, _whole_tenant(caller), limit, cursor, code)
     )
 
 
@@ -148,38 +149,54 @@ def _dead_letters(
     if services.dead_letters is None:
         return {"dead_letters": [], "next_cursor": None}
     try:
-        found, following = services.dead_letters.list(tenant_id, limit=limit, cursor=cursor, code=code)
+        found, following = services.dead_letters.list(tenant_id, limit, cursor, code)
     except ValueError as error:
-        raise ProblemError("invalid_cursor") from error
+        raise ProblemError("invalid_cursor", f"cursor: {error}.") from error
     return {"dead_letters": [_letter(letter) for letter in found], "next_cursor": following}
 
 
-def _letter(letter: Any) -> dict[str, object]:
+def _letter(letter: DeadLetter) -> dict[str, object]:
     try:
-        event: object = msgspec.json.decode(letter.event)
+        event: object = msgspec.json.decode(letter.raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        event = letter.event.decode(errors="replace") if isinstance(letter.event, bytes) else letter.event
+        event = letter.raw.decode(errors="replace")
     return {
         "id": letter.id,
-        "time": rfc3339(letter.time_ms),
+        "time": rfc3339(letter.received_at),
         "tenant": letter.tenant_id,
         "key_id": letter.key_id,
+        "dialect": letter.dialect,
         "code": letter.code,
         "detail": letter.detail,
         "event": event,
+        "complete": letter.complete,
+        "replayed_at": _instant(letter.replayed_at),
     }
+
+
+def _whole_tenant(caller: Caller) -> str | None:
+    """Return whose dead letters the caller sees. A rejected event may name any channel, or none that can be
+    read, so a key that is bound to channels sees none of them.
+    """
+    if not caller.operator and caller.key.channels is not None:
+        raise ProblemError(
+            "missing_scope",
+            "Dead letters are of all channels of a tenant; this key is bound to some. Use one that is not.",
+        )
+    return caller.tenant_id
 
 
 @endpoint(
     "POST", "/api/v1/admin/dead-letters/replay", "replayDeadLetters", "Send rejected events through the pipeline again",
     scope="admin", answers=schemas.Replayed, tag="Operation", takes=schemas.ReplayRequest,
-    problems=("csrf", "busy", "timeout", "invalid_json", "validation_failed", "not_ready", "body_too_large_request"),
+    problems=("csrf", "busy", "timeout", "invalid_json", "validation_failed", "not_ready", "log_unavailable",
+              "body_too_large_request"),
 )  # fmt: skip
 async def replay(request: Ask) -> Response[bytes]:
     """After what refused them was repaired: a rule of validation, a clock, a key's channel."""
     services, caller = services_of(request), caller_of(request)
     wanted = body_as(schemas.ReplayRequest, await request.body())
-    return json_answer(await request.app.state.operations.run(_replay, services, caller.tenant_id, wanted.ids))
+    return json_answer(await request.app.state.operations.run(_replay, services, _whole_tenant(caller), wanted.ids))
 
 
 def _replay(services: Services, tenant_id: str | None, ids: list[str]) -> dict[str, object]:

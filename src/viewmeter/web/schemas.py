@@ -170,7 +170,9 @@ class TenantPipeline(Struct):
 
     tenant: str
     accepted: Annotated[int, Meta(description="acknowledged and applied: distinct and duplicate events")]
-    rejected: Annotated[int, Meta(description="in the dead-letter log, while it lasts")]
+    rejected: Annotated[
+        int | None, Meta(description="in the dead-letter log, while it lasts; null for a key bound to channels")
+    ]
     duplicate: int
     late: int
     lost: Annotated[int, Meta(description="holes in `seq`: sent by a player and never received")]
@@ -220,9 +222,12 @@ class DeadLetter(Struct):
     time: Instant
     tenant: str
     key_id: str
+    dialect: str
     code: str
     detail: str
     event: Annotated[Any, Meta(description="the event as it came; text where it is no JSON")]
+    complete: Annotated[bool, Meta(description="false: it was too large to be kept whole, so it cannot be replayed")]
+    replayed_at: Instant | None
 
 
 class DeadLetters(Struct):
@@ -239,7 +244,7 @@ class ReplayRequest(Struct):
 
 
 class Replayed(Struct):
-    """What became of them."""
+    """What became of them; an id that is not there is in neither number."""
 
     accepted: int
     rejected: int

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from viewmeter.eventlog.protocol import LogReader
 from viewmeter.live.protocol import LiveStore
@@ -19,7 +19,7 @@ from viewmeter.stream.protocol import StreamJobs
 from viewmeter.web.settings import WebSettings
 
 if TYPE_CHECKING:
-    from viewmeter.collector.deadletters import DeadLetters
+    from viewmeter.collector.deadletters import DeadLetter, DeadLetters
     from viewmeter.query import Analytics
 
 STATIC: Final = Path(__file__).parent / "static"
@@ -27,9 +27,9 @@ STATIC: Final = Path(__file__).parent / "static"
 Check = Callable[[], str | None]
 """A part's readiness: None when it is ready, else what is missing. Called in a thread."""
 
-Resubmit = Callable[[Sequence[Any]], Mapping[str, Any]]
-"""Sends dead letters through the collector's pipeline again: what `DeadLetters.replay` returned in,
-`{"accepted": n, "rejected": n}` out. Called in a thread."""
+Resubmit = Callable[[Sequence["DeadLetter"]], Mapping[str, int]]
+"""Sends dead letters in again: `{"accepted": n, "rejected": n}`; see `replay.Resubmitter`. Called in a
+thread."""
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ class WebSettings:
     """Queries that may wait for a thread; more are answered 503 `busy`."""
     query_timeout_s: float = 30.0
     """How long a query may take, waiting included, before it is answered 504 `timeout`."""
-    flush_timeout_s: float = 60.0
-    """How long `admin/flush` waits for the stream jobs."""
+    flush_timeout_s: float = 45.0
+    """How long `admin/flush` waits for the stream jobs; less than a proxy waits for a silent answer."""
     stream_every_s: float = 1.0
     """Pause between two events of the live stream; at most 2."""
     heartbeat_every_s: float = 15.0
