@@ -301,8 +301,12 @@ def _prepare(db: duckdb.DuckDBPyConnection, path: Path) -> None:
         if found is None:
             db.execute("INSERT INTO schema_version VALUES (?)", [SCHEMA_VERSION])
         for rollup in ROLLUPS.values():
-            for statement in sql.create_tables(rollup):
-                db.execute(statement)
+            for table in (sql.appended(rollup), sql.merged(rollup)):
+                db.execute(sql.create_table(rollup, table))
+                present = {row[0] for row in db.execute(f"DESCRIBE {table}").fetchall()}
+                for name in sql.columns(rollup):
+                    if name not in present:
+                        db.execute(sql.add_column(rollup, table, name))
 
 
 @contextmanager

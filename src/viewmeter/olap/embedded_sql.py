@@ -43,21 +43,21 @@ def columns(rollup: Rollup) -> dict[str, str]:
     return {"time_ms": "BIGINT", **keys, **{m.name: _TYPES[m.kind] for m in rollup.measures}}
 
 
-def create_tables(rollup: Rollup) -> list[str]:
-    """Return statements that make both tables, and add the measures that a newer catalogue brought."""
-    additive = {m.name for m in rollup.measures if m.kind in (Kind.ADDITIVE, Kind.GAUGE)}
-    keys = {"time_ms", *rollup.keys}
+def create_table(rollup: Rollup, table: str) -> str:
+    """Return the statement that makes a table where it is missing."""
+    return f"CREATE TABLE IF NOT EXISTS {table} ({', '.join(_column(rollup, name) for name in columns(rollup))})"
 
-    def column(name: str, kind: str) -> str:
-        default = " DEFAULT 0" if name in additive else ""
-        return f"{name} {kind}{' NOT NULL' if name in keys else default}"
 
-    spelled = {name: column(name, kind) for name, kind in columns(rollup).items()}
-    statements = []
-    for table in (appended(rollup), merged(rollup)):
-        statements.append(f"CREATE TABLE IF NOT EXISTS {table} ({', '.join(spelled.values())})")
-        statements += [f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {spelled[m.name]}" for m in rollup.measures]
-    return statements
+def add_column(rollup: Rollup, table: str, name: str) -> str:
+    """Return the statement that adds a measure that a newer catalogue brought: 0 (no sketch) in old rows."""
+    return f"ALTER TABLE {table} ADD COLUMN {_column(rollup, name)}"
+
+
+def _column(rollup: Rollup, name: str) -> str:
+    kind = columns(rollup)[name]
+    if name in ("time_ms", *rollup.keys):
+        return f"{name} {kind} NOT NULL"
+    return f"{name} {kind}{' DEFAULT 0' if kind == 'BIGINT' else ''}"
 
 
 # --- scans ---------------------------------------------------------------------------------------------------

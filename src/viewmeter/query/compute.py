@@ -1,0 +1,126 @@
+"""Finished metrics from merged measures: the last step, where parts are divided.
+
+In: the store's tables, and for each row its cell (group and bucket). Out: one list of values a metric, a value a
+cell. Promised: sums stay whole numbers, a value over nothing is None, a cell without rows is 0 for what adds up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from viewmeter.model.catalogue import METRICS
+from viewmeter.model.catalogue.expressions import Ref
+from viewmeter.model.catalogue.measures import MEASURES, Kind
+from viewmeter.model.catalogue.metrics import Distinct, Formula, Gauge, Histogram, Quantile
+from viewmeter.model.sketches import hll_estimate, kll_quantile
+from viewmeter.model.time import SECOND_MS, floor_to
+
+Array = npt.NDArray[Any]
+
+SAMPLE_MS: Final = 10 * SECOND_MS
+_SAMPLE_LAG_MS: Final = 20 * SECOND_MS
+"""In a bucket that is still open, samples this old are there for certain; newer ones count as soon as they are."""
+
+
+@dataclass
+class Cells:
+    """Merged measures by cell; a cell is a group in a bucket."""
+
+    count: int
+    sums: dict[str, Array] = field(default_factory=dict)
+    sketches: dict[str, dict[int, bytes]] = field(default_factory=dict)
+    samples: dict[tuple[str, str], Array] = field(default_factory=dict)  # (measure, "last" or "max")
+
+    def of(self, cells: Array) -> Cells:
+        """Return some of the cells, in this order. Only sums and samples: sketches are never merged for all."""
+        sums = {name: values[cells] for name, values in self.sums.items()}
+        return Cells(len(cells), sums, {}, {name: values[cells] for name, values in self.samples.items()})
+
+    def add(self, table: pa.Table, cell: Array, last_sample_ms: Array) -> None:
+        """Add a scan. `cell` of each row, -1 = not shown; `last_sample_ms` of each cell's bucket."""
+        shown = np.flatnonzero(cell >= 0)
+        place = cell[shown]
+        for name in table.column_names:
+            measure = MEASURES.get(name)
+            if measure is None:
+                continue
+            if measure.kind in (Kind.HLL, Kind.KLL):
+                column = table[name].take(pa.array(shown)).to_pylist()
+                self.sketches[name] = {c: s for c, s in zip(place.tolist(), column, strict=True) if s is not None}
+                continue
+            values = table[name].to_numpy()[shown]
+            if measure.kind is Kind.ADDITIVE:
+                self.sums[name] = np.zeros(self.count, np.int64)
+                np.add.at(self.sums[name], place, values)
+            else:
+                self._add_samples(name, table["time_ms"].to_numpy()[shown], place, values, last_sample_ms)
+
+    def _add_samples(self, name: str, time_ms: Array, place: Array, values: Array, last_ms: Array) -> None:
+        largest, last = np.zeros(self.count, np.int64), np.zeros(self.count, np.int64)
+        np.maximum.at(largest, place, values)
+        is_last = time_ms == last_ms[place]
+        last[place[is_last]] = values[is_last]
+        self.samples[name, "max"], self.samples[name, "last"] = largest, last
+
+
+def last_samples(edges_ms: tuple[int, ...], now_ms: int, newest_ms: int | None) -> Array:
+    """Return the instant of each bucket's last sample.
+
+    A sample at which nobody was present has no row, so the last row of a bucket is not its last sample. A bucket that
+    is still open ends at its newest sample (`newest_ms`, of whoever was scanned), or `_SAMPLE_LAG_MS` ago.
+    """
+    settled = floor_to(now_ms - _SAMPLE_LAG_MS, SAMPLE_MS)
+    newest = settled if newest_ms is None else max(settled, min(newest_ms, now_ms))
+    ends = np.asarray(edges_ms[1:], np.int64)
+    return np.minimum((ends - 1) // SAMPLE_MS * SAMPLE_MS, newest)
+
+
+def metric_values(name: str, cells: Cells) -> list[Any]:
+    """Return the metric's value of each cell, as JSON has it."""
+    metric = METRICS[name]
+    if isinstance(metric, Formula):
+        if isinstance(metric.expr, Ref):
+            return _whole(cells.sums[metric.expr.name])
+        return [None if math.isnan(v) else v for v in _formula(metric, cells).tolist()]
+    if isinstance(metric, Histogram):
+        columns = [_whole(cells.sums[m.name]) for m in metric.buckets.values()]
+        return [dict(zip(metric.buckets, row, strict=True)) for row in zip(*columns, strict=True)]
+    if isinstance(metric, Gauge):
+        return _whole(cells.samples[metric.sample.name, metric.over_time])
+    if isinstance(metric, Distinct):
+        # An estimate of a count is a whole number; for few viewers that makes it the very count.
+        counts = [0] * cells.count
+        for cell, sketch in cells.sketches[metric.sketch.name].items():
+            counts[cell] = round(hll_estimate(sketch))
+        return counts
+    if isinstance(metric, Quantile):
+        values: list[float | None] = [None] * cells.count
+        for cell, sketch in cells.sketches[metric.sketch.name].items():
+            values[cell] = kll_quantile(sketch, metric.quantile)
+        return values
+    raise TypeError(f"{name}: no way to compute a {type(metric).__name__} is known; add it here")
+
+
+def metric_order(name: str, cells: Cells) -> Array:
+    """Return the metric's values as floats to sort by; NaN where there is none."""
+    metric = METRICS[name]
+    if isinstance(metric, Formula):
+        return _formula(metric, cells)
+    return np.array([math.nan if v is None else v for v in metric_values(name, cells)], np.float64)
+
+
+def _formula(metric: Formula, cells: Cells) -> Array:
+    columns: Mapping[str, Array] = {n: cells.sums[n].astype(np.float64) for n in metric.measures()}
+    return np.broadcast_to(metric.evaluate(columns), (cells.count,))
+
+
+def _whole(values: Array) -> list[int]:
+    found: list[int] = values.tolist()
+    return found
