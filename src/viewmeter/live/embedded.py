@@ -35,9 +35,14 @@ _PLAYS: Final = counters.MEASURE_NAMES.index("plays")
 class MemoryLiveSettings:
     """Bounds of the live store."""
 
-    exact_views: int = 20_000  # up to so many present views every read counts anew; above, once a second a scope
+    exact_views: int = 20_000
+    """Up to so many present views every read counts anew; above, once a second for each scope."""
+
     cached_scopes: int = 10_000
-    forget_every: int = 300  # publishes between looks for owners without counters
+    """Scopes whose count is kept for that second."""
+
+    forget_every: int = 300
+    """Publishes between looks for names that have no counters any more."""
 
 
 @dataclass(frozen=True)

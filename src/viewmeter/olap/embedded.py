@@ -44,13 +44,26 @@ log = structlog.get_logger(__name__)
 class DuckDBSettings:
     """Bounds of the embedded store."""
 
-    memory_limit: str = "1GB"  # DuckDB spills to disk above it
+    memory_limit: str = "1GB"
+    """DuckDB spills to disk above it."""
+
     threads: int = 2
-    readers: int = 8  # scans at once; more wait for their turn
-    reader_wait_s: float = 10.0  # then TimeoutError
-    scan_rows_max: int = 2_000_000  # groups a scan may answer; more is ScanTooLargeError
-    checkpoint_threshold: str = "512MB"  # of WAL; compaction checkpoints long before
-    compact_rows: int = 200_000  # appended rows a compaction transaction merges: it holds up appends that long
+    """Threads that one scan may use."""
+
+    readers: int = 8
+    """Scans at once; more wait for their turn."""
+
+    reader_wait_s: float = 10.0
+    """How long a scan waits for its turn before it is refused."""
+
+    scan_rows_max: int = 2_000_000
+    """Groups (and samples) that a scan may answer; a query that needs more is refused."""
+
+    checkpoint_threshold: str = "512MB"
+    """Size of the write-ahead log that forces a checkpoint; compaction makes one long before."""
+
+    compact_rows: int = 200_000
+    """Appended rows that a compaction transaction merges; appends wait that long."""
 
 
 class StoreVersionError(Exception):

@@ -30,21 +30,11 @@ from viewmeter.query.problems import QueryProblem
 from viewmeter.query.question import Query
 from viewmeter.query.ranges import bucket_edges, zone_of
 from viewmeter.query.realtime import realtime_object
+from viewmeter.query.settings import QuerySettings
 
 Array = npt.NDArray[Any]
 
 _FILTERED_GROUPS_MAX: Final = 10_000
-
-
-@dataclass(frozen=True)
-class AnalyticsSettings:
-    """Bounds of the query room."""
-
-    rows_max: int = 50_000  # rows of one answer
-    cache_entries: int = 1_000  # 0 = no cache
-    cache_rows: int = 500_000  # over all entries
-    cache_ttl_s: float = 300.0  # at most five minutes
-    cache_open_ttl_s: float = 1.0  # where the range touches the present
 
 
 @dataclass(frozen=True)
@@ -60,9 +50,9 @@ class _Result:
 class Analytics:
     """Answers for many threads at once."""
 
-    def __init__(self, store: TimeSeriesStore, live: LiveStore, settings: AnalyticsSettings | None = None) -> None:
+    def __init__(self, store: TimeSeriesStore, live: LiveStore, settings: QuerySettings | None = None) -> None:
         self._store, self._live = store, live
-        self._settings = settings or AnalyticsSettings()
+        self._settings = settings or QuerySettings()
         self._changes = store if isinstance(store, TracksChanges) else None
         self._cache: Cache[_Result] = Cache(
             self._settings.cache_entries,
