@@ -61,13 +61,9 @@ lost_events = Measure("lost_events", doc="Holes in `seq`, less those filled late
 duplicate_events = Measure("duplicate_events", doc="Events received again; never counted twice.")
 late_events = Measure("late_events", doc="Events that arrived after a later one of their view was applied.")
 
-EVENTS_BY_TYPE: Final = {
-    kind: Measure(f"events_{kind}", doc=f"Distinct `{kind}` events.") for kind in EVENT_TYPES
-}
+EVENTS_BY_TYPE: Final = {kind: Measure(f"events_{kind}", doc=f"Distinct `{kind}` events.") for kind in EVENT_TYPES}
 PLAYED_BY_BITRATE: Final = {
-    bucket: Measure(
-        f"played_ms_{bucket}", unit="ms", doc=f"Played time at {bucket.replace('_', ' to ')} kbps."
-    )
+    bucket: Measure(f"played_ms_{bucket}", unit="ms", doc=f"Played time at {bucket.replace('_', ' to ')} kbps.")
     for bucket in BITRATE_BUCKETS
 }
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from viewmeter.model.catalogue import measures as m
+from viewmeter.model.catalogue.expressions import Column as Values
 from viewmeter.model.catalogue.expressions import (
     Columns,
     Const,
@@ -19,7 +20,6 @@ from viewmeter.model.catalogue.expressions import (
     or_zero,
     sqrt,
 )
-from viewmeter.model.catalogue.expressions import Column as Values
 
 Unit = Literal["count", "ms", "ratio", "kbps", "score", "points", "per_minute"]
 Better = Literal["higher", "lower", "neutral"]
@@ -133,9 +133,7 @@ class Gauge(Metric):
         return f"{self.over_time} 10 s sample of {self.sample.name}"
 
 
-def _sum(
-    name: str, label: str, of: Expr, doc: str, unit: Unit = "count", better: Better = "neutral"
-) -> Formula:
+def _sum(name: str, label: str, of: Expr, doc: str, unit: Unit = "count", better: Better = "neutral") -> Formula:
     return Formula(name, label=label, unit=unit, doc=doc, better=better, kind="additive", expr=of)
 
 
@@ -172,9 +170,7 @@ _lost_startup, _lost_smoothness, _lost_playback = (
 
 
 def _points(name: str, label: str, of: Expr, doc: str) -> Formula:
-    return Formula(
-        name, label=label, unit="points", doc=doc, better="lower", version="qoe_v1", kind="derived", expr=of
-    )
+    return Formula(name, label=label, unit="points", doc=doc, better="lower", version="qoe_v1", kind="derived", expr=of)
 
 
 _ALL: Final[tuple[Metric, ...]] = (

@@ -41,9 +41,7 @@ _ALL: Final = (
     ),
     # Samples of who is present, every 10 s. Viewers are distinct per (video, viewer), so samples of one instant
     # add up over videos and channels; over time they do not (peak = maximum, series = last).
-    Rollup(
-        "concurrency", ("channel_id", "video_id", "is_bot"), cost=3, grain_ms=10 * SECOND_MS, measures=GAUGES
-    ),
+    Rollup("concurrency", ("channel_id", "video_id", "is_bot"), cost=3, grain_ms=10 * SECOND_MS, measures=GAUGES),
 )
 
 ROLLUPS: Final[dict[str, Rollup]] = {r.name: r for r in _ALL}

@@ -1,0 +1,516 @@
+"""The interval rule: what each event of a view counts for. The heart, written once for the embedded engines and Spark.
+
+In: events as columns, sorted by view and `seq`, distinct, and newer than what their views' states have applied; the
+states of just these views. Out: increments (view, instant, bitrate, cdn, measure, amount), runs of presence, new holes
+in `seq`, and the new states. Promised: a pure function of its arguments; cutting the same events into other batches gives
+the same increments. Not done here: putting events in order and dropping duplicates (`ordering.py`), late events
+(`late.py`), what only the passing of time tells (`silence.py`).
+
+Source: DESIGN 3; docs/decisions/0001 where its words allow two readings (numbers in comments are its points).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from viewmeter.model import segments as seg
+from viewmeter.model.catalogue.measures import BITRATE_BUCKETS, BITRATE_EDGES_KBPS
+from viewmeter.model.events import EVENT_TYPES, EventType
+from viewmeter.model.increments import Builder, Increments, Presence
+from viewmeter.model.segments import NOWHERE
+from viewmeter.model.views import (
+    ENGAGED_MS,
+    INTERVAL_CAP_MS,
+    NEVER,
+    SILENCE_MS,
+    Base,
+    Exited,
+    Failed,
+    Overlay,
+    ViewStates,
+)
+
+Array = npt.NDArray[Any]
+T = EventType
+
+RULE_COLUMNS: Final = (
+    "seq", "type", "ts", "received_at", "played_ms", "rebuffered_ms", "rebuffer_count", "startup_ms", "bitrate_kbps",
+    "duration_ms", "fatal", "blind", "cdn",
+)  # fmt: skip
+"""The event columns that the rule reads; `cdn` as codes, -1 = absent."""
+
+_BASE_OF: Final = np.zeros(len(EventType), np.uint8)
+for _kind, _base in {
+    T.REQUEST: Base.STARTING,
+    T.PLAY: Base.PLAYING,
+    T.PAUSE: Base.PAUSED,
+    T.COMPLETE: Base.ENDED,
+    T.EXIT: Base.GONE,
+}.items():
+    _BASE_OF[_kind] = _base
+
+_SEEK_GOES_ON: Final = np.zeros(len(EventType), bool)
+_SEEK_GOES_ON[[T.BUFFER, T.QUALITY_CHANGE, T.OTHER]] = True
+
+_OVER: Final = np.zeros(len(Base), bool)
+_OVER[[Base.ENDED, Base.FAILED, Base.GONE]] = True
+
+
+def is_over(base: Array) -> Array:
+    """Return where the base is ended, failed or gone."""
+    return _OVER[base]
+
+
+@dataclass(frozen=True)
+class Holes:
+    """Missing `seq`, both ends inclusive, one row a hole."""
+
+    view: Array
+    first: Array
+    last: Array
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a batch of events amounts to."""
+
+    increments: Increments
+    presence: Presence
+    holes: Holes
+    states: ViewStates
+
+
+class _Rows:
+    """The batch with each view's carried state as a row before its events, so that every look back is `row - 1`."""
+
+    def __init__(self, view: Array, events: dict[str, Array], states: ViewStates) -> None:
+        count, views = len(view), len(states)
+        self.states = states
+        self.event_rows = np.arange(1, count + 1) + view
+        sizes = np.bincount(view, minlength=views)
+        self.starts = np.concatenate([[0], np.cumsum(sizes + 1)[:-1]])
+        self.ends = self.starts + sizes  # each view's last event
+        self.size = count + views
+        self.segment = np.repeat(np.arange(views), sizes + 1)
+        self.is_event = np.ones(self.size, bool)
+        self.is_event[self.starts] = False
+        self._events = events
+        self.kind = self.join("type", np.full(views, 255, np.uint8))
+        self.has_before = np.ones(self.size, bool)  # the row before is an event or a state that has seen one
+        self.has_before[self.starts] = False
+        self.has_before[self.starts + 1] = states.seen
+
+    def join(self, column: str, carried: Array | int) -> Array:
+        """Return the event column with the carried value at each view's head."""
+        values = self._events[column]
+        out = np.empty(self.size, values.dtype)
+        out[self.event_rows] = values
+        out[self.starts] = carried
+        return out
+
+    def before(self, values: Array) -> Array:
+        """Return the value of the row before each row (meaningless at the heads)."""
+        out = np.empty_like(values)
+        out[1:] = values[:-1]
+        out[0] = values[0]
+        return out
+
+    def carried_on(self, values: Array, known: Array) -> Array:
+        """Return the last known value up to each row; the head counts as known."""
+        return values[seg.last_where(known, self.starts)]
+
+    def first(self, condition: Array) -> Array:
+        """Return each view's first event where the condition holds."""
+        return seg.first_where(condition & self.is_event, self.segment, len(self.states))
+
+    def running_max(self, values: Array) -> Array:
+        """Return the running maximum of each view."""
+        return seg.running_max(values, self.segment)
+
+
+@dataclass
+class _State:
+    """State after each row: base and overlays, and what is known of the stream."""
+
+    instant: Array
+    base: Array
+    seeking: Array
+    rebuffering: Array
+    enters_rebuffering: Array
+    bitrate: Array
+    cdn: Array
+    duration: Array
+
+
+def apply(view: Array, events: dict[str, Array], states: ViewStates) -> Outcome:
+    """Apply a batch.
+
+    view: row of `states` of each event, ascending, every row of `states` at least once. events: `RULE_COLUMNS`.
+    """
+    rows = _Rows(view, events, states)
+    state = _follow(rows)
+    out = Increments.builder(rows.segment, state.instant)
+    nature = _decide(rows)
+    played, rebuffered, rebuffers = _times(rows, state, nature)
+    proof = (rows.kind == T.PLAY) | (rows.kind == T.COMPLETE)
+    proof |= ~nature.blind[rows.segment] & ((state.base == Base.PLAYING) | (played > 0))
+    first_proof = rows.first(proof)
+    fresh = states.take(np.arange(len(states)))
+    fresh.blind, fresh.decided = nature.blind, nature.decided
+    fresh.counts_played, fresh.counts_rebuffered = nature.counts_played, nature.counts_rebuffered
+    fresh.counts_rebuffers = nature.counts_rebuffers
+
+    out.of_interval(
+        np.where(rows.has_before, rows.before(state.bitrate), 0),
+        np.where(rows.has_before, rows.before(state.cdn), rows.join("cdn", -1)),
+    )
+    _count_events(rows, out)
+    _count_time(rows, state, nature, (played, rebuffered, rebuffers), out)
+    _count_shifts(rows, state, out)
+    holes = _count_loss(rows, out, fresh)
+    _count_firsts(rows, first_proof, nature, out, fresh)
+    _count_engaged(rows, state, played, nature, out, fresh)
+    _count_startup(rows, state, out, fresh)
+    _count_end(rows, state, first_proof, out, fresh)
+    presence = _presence(rows, state, nature, fresh)
+    _carry(rows, state, nature, fresh)
+    return Outcome(out.build(), presence, holes, fresh)
+
+
+def _follow(rows: _Rows) -> _State:
+    """Follow base and overlays through the rows: forward fills, no loop."""
+    states, starts, kind = rows.states, rows.starts, rows.kind
+    fatal = rows.join("fatal", 0)
+    is_base = np.zeros(rows.size, np.uint8)
+    is_base[rows.event_rows] = _BASE_OF[kind[rows.event_rows]]
+    is_base[(kind == T.ERROR) & (fatal == 1)] = Base.FAILED
+    sets_base = is_base > 0
+    is_base[starts] = states.base
+    base = rows.carried_on(is_base, sets_base)
+    beats = (kind == T.HEARTBEAT) & ~rows.join("blind", carried=False)
+    if (base[beats] == Base.NONE).any():
+        last_beat = seg.last_where(beats, starts)
+        base = np.where((base == Base.NONE) & (last_beat > starts[rows.segment]), np.uint8(Base.PLAYING), base)
+
+    goes_on = np.zeros(rows.size, bool)
+    goes_on[rows.event_rows] = _SEEK_GOES_ON[kind[rows.event_rows]]
+    is_seek = kind == T.SEEK
+    is_seek[starts] = states.overlay == Overlay.SEEKING
+    seeking = rows.carried_on(is_seek, ~goes_on)
+    stalls = (kind == T.BUFFER) & (base == Base.PLAYING) & ~seeking
+    moves_on = sets_base | (kind == T.SEEK)
+    is_stall = stalls.copy()
+    is_stall[starts] = states.overlay == Overlay.REBUFFERING
+    rebuffering = rows.carried_on(is_stall, stalls | moves_on)
+
+    bitrate = rows.join("bitrate_kbps", states.bitrate_kbps)
+    cdn = rows.join("cdn", states.cdn)
+    duration = rows.join("duration_ms", states.duration_ms)
+    ts = rows.join("ts", states.instant)
+    unseen = starts[~states.seen]
+    ts[unseen] = ts[unseen + 1]
+    return _State(
+        instant=rows.running_max(ts),
+        base=base,
+        seeking=seeking,
+        rebuffering=rebuffering,
+        enters_rebuffering=stalls & ~rows.before(rebuffering),
+        bitrate=rows.carried_on(bitrate, bitrate > 0),
+        cdn=rows.carried_on(cdn, cdn >= 0),
+        duration=rows.carried_on(duration, duration >= 0),
+    )
+
+
+@dataclass
+class _Nature:
+    """What kind of client each view has, settled at its first event other than request (points 4 and 10)."""
+
+    decider: Array  # row of that event; NOWHERE = not in this batch
+    decided: Array
+    blind: Array
+    counts_played: Array
+    counts_rebuffered: Array
+    counts_rebuffers: Array
+
+
+def _decide(rows: _Rows) -> _Nature:
+    states = rows.states
+    decider = rows.first(rows.kind != T.REQUEST)
+    decider[states.decided] = NOWHERE
+    deciding = np.flatnonzero(decider != NOWHERE)
+    at = rows.event_rows.searchsorted(decider[deciding])
+    nature = _Nature(
+        decider,
+        states.decided | (decider != NOWHERE),
+        states.blind.copy(),
+        states.counts_played.copy(),
+        states.counts_rebuffered.copy(),
+        states.counts_rebuffers.copy(),
+    )
+    nature.blind[deciding] = rows._events["blind"][at]
+    nature.counts_played[deciding] = rows._events["played_ms"][at] >= 0
+    nature.counts_rebuffered[deciding] = rows._events["rebuffered_ms"][at] >= 0
+    nature.counts_rebuffers[deciding] = rows._events["rebuffer_count"][at] >= 0
+    return nature
+
+
+def _times(rows: _Rows, state: _State, nature: _Nature) -> tuple[Array, Array, Array]:
+    """Return played ms, rebuffered ms and entries into rebuffering at each row."""
+    lasted = np.where(rows.has_before, state.instant - rows.before(state.instant), 0)
+    lasted = np.minimum(lasted, INTERVAL_CAP_MS)
+    was_playing = rows.before(state.base) == Base.PLAYING
+    was_rebuffering = rows.before(state.rebuffering)
+    plays_on = was_playing & ~was_rebuffering & ~rows.before(state.seeking)
+    sighted = ~nature.blind[rows.segment] & rows.is_event
+
+    def choose(counter: str, carried: Array, counts: Array, by_state: Array) -> Array:
+        if not counts.any():
+            return np.where(sighted, by_state, 0)
+        total = rows.join(counter, carried)
+        # Counters on a request before the decider are not read (point 4).
+        unread = rows.is_event & (rows.kind == T.REQUEST)
+        if unread.any():
+            decided_from = np.where(rows.states.decided, -1, nature.decider)
+            total[unread & (np.arange(rows.size) < decided_from[rows.segment])] = 0
+        highest = rows.running_max(total)
+        return np.where(sighted, np.where(counts[rows.segment], highest - rows.before(highest), by_state), 0)
+
+    states = rows.states
+    played = choose("played_ms", states.max_played_ms, nature.counts_played, np.where(plays_on, lasted, 0))
+    rebuffered = choose(
+        "rebuffered_ms",
+        states.max_rebuffered_ms,
+        nature.counts_rebuffered,
+        np.where(was_playing & was_rebuffering, lasted, 0),
+    )
+    rebuffers = choose(
+        "rebuffer_count",
+        states.max_rebuffer_count,
+        nature.counts_rebuffers,
+        state.enters_rebuffering.astype(np.int64),
+    )
+    return played, rebuffered, rebuffers
+
+
+def _count_events(rows: _Rows, out: Builder) -> None:
+    out.add("events", rows.event_rows, 1)
+    kinds = rows.kind[rows.event_rows]
+    for code, word in enumerate(EVENT_TYPES):
+        out.add(f"events_{word}", rows.event_rows[kinds == code], 1)
+    out.add("seeks", rows.event_rows[kinds == T.SEEK], 1)
+    out.add("pauses", rows.event_rows[kinds == T.PAUSE], 1)
+
+
+def _count_time(rows: _Rows, state: _State, nature: _Nature, amounts: tuple[Array, Array, Array], out: Builder) -> None:
+    """Count time and rebuffers. A first counter value has no bitrate and its own cdn (point 2)."""
+    bitrate, cdn = out.bitrate, out.cdn
+    played = amounts[0]
+    deciders = nature.decider[nature.decider != NOWHERE]
+    own_cdn = rows.join("cdn", -1)
+    odd = deciders[(bitrate[deciders] > 0) | (cdn[deciders] != own_cdn[deciders])]
+    for name, counts, amount in zip(
+        ("played_ms", "rebuffered_ms", "rebuffer_count"),
+        (nature.counts_played, nature.counts_rebuffered, nature.counts_rebuffers),
+        amounts,
+        strict=True,
+    ):
+        apart = odd[counts[rows.segment[odd]] & (amount[odd] > 0)]
+        if len(apart):
+            extra = out.extra(rows.segment[apart], state.instant[apart], np.zeros(len(apart), np.int32), own_cdn[apart])
+            out.add(name, extra, amount[apart])
+            amount = amount.copy()
+            amount[apart] = 0
+            if name == "played_ms":
+                played = amount
+        at = np.flatnonzero(amount)
+        out.add(name, at, amount[at])
+    at = np.flatnonzero((played > 0) & (bitrate > 0))
+    rate = bitrate[at].astype(np.int64)
+    out.add("played_kbit", at, played[at] * rate)
+    out.add("played_ms_known_bitrate", at, played[at])
+    bucket = np.searchsorted(BITRATE_EDGES_KBPS, rate, side="right") - 1
+    for number, name in enumerate(BITRATE_BUCKETS):
+        of = at[bucket == number]
+        out.add(f"played_ms_{name}", of, played[of])
+
+
+def _count_shifts(rows: _Rows, state: _State, out: Builder) -> None:
+    at = np.flatnonzero(rows.kind == T.QUALITY_CHANGE)
+    if not len(at):
+        return
+    new = rows.join("bitrate_kbps", 0)[at]
+    old = rows.before(state.bitrate)[at]
+    out.add("upshifts", at[(new > 0) & (old > 0) & (new > old)], 1)
+    out.add("downshifts", at[(new > 0) & (old > 0) & (new < old)], 1)
+
+
+def _count_loss(rows: _Rows, out: Builder, fresh: ViewStates) -> Holes:
+    seq = rows.join("seq", rows.states.max_seq)
+    before = rows.before(seq)
+    gap = np.where(rows.is_event, seq - before - 1, 0)
+    at = np.flatnonzero(gap)
+    out.add("lost_events", at, gap[at])
+    between = at[rows.has_before[at]]  # a hole before the first event is none between request and play
+    fresh.gap_since_first[rows.segment[between]] = True
+    fresh.max_seq = seq[rows.ends]
+    return Holes(rows.segment[at], before[at] + 1, seq[at] - 1)
+
+
+def _count_firsts(rows: _Rows, first_proof: Array, nature: _Nature, out: Builder, fresh: ViewStates) -> None:
+    states = rows.states
+    out.add("attempts", rows.starts[~states.seen] + 1, 1)
+    news = np.flatnonzero((first_proof != NOWHERE) & ~states.played)
+    out.add("plays", first_proof[news], 1)
+    out.add("blind_plays", first_proof[news[nature.blind[news]]], 1)
+    fresh.played[news] = True
+    complete = rows.first(rows.kind == T.COMPLETE)
+    news = np.flatnonzero((complete != NOWHERE) & ~states.completed)
+    out.add("completes", complete[news], 1)
+    fresh.completed[news] = True
+    fresh.seen[:] = True
+
+
+def _count_engaged(rows: _Rows, state: _State, played: Array, nature: _Nature, out: Builder, fresh: ViewStates) -> None:
+    """Point 1: 30 s, or half of the content where its length is known, whichever comes first."""
+    played = played.copy()
+    played[rows.starts] = rows.states.played_ms
+    total = seg.running_sum(played, rows.starts, rows.segment)
+    enough = (total >= ENGAGED_MS) | ((state.duration > 0) & (2 * total >= state.duration))
+    enough &= ~nature.blind[rows.segment]
+    first = rows.first(enough)
+    news = np.flatnonzero((first != NOWHERE) & ~rows.states.engaged)
+    out.add("engaged_views", first[news], 1)
+    fresh.engaged[news] = True
+    fresh.played_ms = total[rows.ends]
+
+
+def _count_startup(rows: _Rows, state: _State, out: Builder, fresh: ViewStates) -> None:
+    """Point 8: of the first play: its own figure, or the time since a request with nothing missing between."""
+    states = rows.states
+    opening = rows.starts + 1
+    requested = ~states.seen & (rows.kind[opening] == T.REQUEST)
+    fresh.requested_at = np.where(requested, state.instant[opening], states.requested_at)
+    play = rows.first(rows.kind == T.PLAY)
+    news = np.flatnonzero((play != NOWHERE) & ~states.play_seen)
+    if not len(news):
+        return
+    fresh.play_seen[news] = True
+    at = play[news]
+    told = rows.join("startup_ms", NEVER)[at]
+    seq = rows.join("seq", states.max_seq)
+    jumps = rows.has_before & rows.is_event & (seq - rows.before(seq) != 1)
+    whole = ~states.gap_since_first[news] & (rows.first(jumps)[news] > at) & (fresh.requested_at[news] != NEVER)
+    value = np.where(told >= 0, told, state.instant[at] - fresh.requested_at[news])
+    has = (told >= 0) | whole
+    out.add("startup_ms", at[has], value[has])
+    out.add("startups", at[has], 1)
+
+
+def _count_end(rows: _Rows, state: _State, first_proof: Array, out: Builder, fresh: ViewStates) -> None:
+    """Count failures and exits before start: at fatal errors, at the one end of the view, and what is taken back."""
+    states, kind, instant = rows.states, rows.kind, state.instant
+    fatal = (kind == T.ERROR) & (rows.join("fatal", 0) == 1)
+    speaks = (kind == T.PLAY) | (kind == T.COMPLETE)
+    unclear = (kind == T.ERROR) & (rows.join("fatal", 0) == NEVER)
+    unclear[rows.starts] = states.last_word_error
+    last_word = rows.carried_on(unclear, (unclear & rows.is_event) | speaks)
+    fresh.last_word_error = last_word[rows.ends]
+
+    silent = rows.has_before & (instant - rows.before(instant) > SILENCE_MS)
+    end = rows.first((kind == T.COMPLETE) | (kind == T.EXIT) | fatal | silent)
+    end[states.ended] = NOWHERE
+    ending = np.flatnonzero(end != NOWHERE)
+    at = end[ending]
+    by_silence = silent[at]
+    upto = at - by_silence  # silence ends the view before this row is read (point 6)
+    first_fatal = rows.first(fatal)
+    first_fatal[states.failed == Failed.FATAL] = NOWHERE
+    failed = first_fatal[ending] <= upto
+    gave_up = last_word[upto] & ~failed
+    played = states.played[ending] | (first_proof[ending] <= upto)
+    left = ~played & ~failed & ~gave_up
+    when = np.where(by_silence, instant[upto] + SILENCE_MS, instant[at])
+    # Silence has rows of its own, at its own instant; any other end is an event's row.
+    where = at.copy()
+    apart = by_silence & (gave_up | left)
+    where[apart] = out.extra(ending[apart], when[apart], state.bitrate[upto[apart]], state.cdn[upto[apart]])
+    out.add("failures", where[gave_up], 1)
+    out.add("exits_before_start", where[left], 1)
+    fresh.ended[ending] = True
+
+    # From here on, rows at or behind `since` take back.
+    since = np.where(states.failed == Failed.UNKNOWN, 0, NOWHERE)
+    since[ending[gave_up]] = upto[gave_up] + 1
+    back = seg.first_where(
+        speaks & rows.is_event & (np.arange(rows.size) >= since[rows.segment]), rows.segment, len(states)
+    )
+    back[back > first_fatal] = NOWHERE
+    out.add("failures", back[back != NOWHERE], -1)
+    counts = (first_fatal != NOWHERE) & ((since > first_fatal) | (back < first_fatal))
+    out.add("failures", first_fatal[counts], 1)
+    fresh.failed = np.where(since != NOWHERE, np.uint8(Failed.UNKNOWN), states.failed)
+    fresh.failed[back != NOWHERE] = Failed.NO
+    fresh.failed[first_fatal != NOWHERE] = Failed.FATAL
+
+    fresh.exited[ending[left]] = Exited.COUNTED
+    redeemed = np.minimum(first_proof, first_fatal)
+    redeemed[fresh.exited != Exited.COUNTED] = NOWHERE
+    out.add("exits_before_start", redeemed[redeemed != NOWHERE], -1)
+    fresh.exited[redeemed != NOWHERE] = Exited.TAKEN_BACK
+
+
+def _presence(rows: _Rows, state: _State, nature: _Nature, fresh: ViewStates) -> Presence:
+    """Return runs of presence of the closed intervals, and what an earlier guess claimed too much (point 11)."""
+    states, instant = rows.states, state.instant
+    active = (state.base == Base.STARTING) | (state.base == Base.PLAYING) | (rows.kind == T.PAUSE)
+    active |= nature.blind[rows.segment]
+    active &= rows.is_event
+    active_at = np.where(active, instant, 0)
+    active_at[rows.starts] = states.last_active
+    active_at = rows.carried_on(active_at, active)
+    alive = ~_OVER[state.base] & (active_at != NEVER)
+
+    # An event that is older than what was claimed meanwhile: take that back, and claim anew from the event on.
+    opening = instant[rows.starts + 1]
+    excess = np.flatnonzero(states.present_until > opening)
+    taken = Presence.of(excess, opening[excess], states.present_until[excess], -1)
+    claimed = np.minimum(states.present_until, opening)
+    start = np.maximum(rows.before(instant), claimed[rows.segment])
+    stop = np.minimum(instant, rows.before(active_at) + INTERVAL_CAP_MS)
+    at = np.flatnonzero(rows.has_before & rows.is_event & rows.before(alive) & (stop > start))
+    runs = Presence.of(rows.segment[at], start[at], stop[at], 1)
+    fresh.present_until = instant[rows.ends]
+    fresh.last_active = active_at[rows.ends]
+    return Presence.joined(taken, runs)
+
+
+def _carry(rows: _Rows, state: _State, nature: _Nature, fresh: ViewStates) -> None:
+    """Put what is known after the last event of each view into the new states."""
+    ends, states = rows.ends, rows.states
+    fresh.instant = state.instant[ends]
+    received = rows.join("received_at", states.last_received)
+    fresh.last_received = np.maximum.reduceat(received, rows.starts)
+    fresh.base = state.base[ends]
+    fresh.overlay = np.where(
+        state.seeking[ends], Overlay.SEEKING, np.where(state.rebuffering[ends], Overlay.REBUFFERING, 0)
+    ).astype(np.uint8)
+    fresh.bitrate_kbps = state.bitrate[ends].astype(np.int32)
+    fresh.cdn = state.cdn[ends]
+    fresh.duration_ms = state.duration[ends]
+    for column, counts in (
+        ("played_ms", nature.counts_played),
+        ("rebuffered_ms", nature.counts_rebuffered),
+        ("rebuffer_count", nature.counts_rebuffers),
+    ):
+        if not counts.any():
+            continue
+        name = f"max_{column}"
+        carried = getattr(states, name)
+        total = rows.join(column, carried)
+        early = (np.arange(rows.size) < np.where(states.decided, -1, nature.decider)[rows.segment]) & rows.is_event
+        total[early] = 0
+        setattr(fresh, name, np.where(counts, np.maximum.reduceat(total, rows.starts), carried))

@@ -1,0 +1,63 @@
+"""Arithmetic over segments: rows sorted by group, where each group starts afresh.
+
+All functions are columnar; `starts` are the first rows of the segments, ascending, the first one 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+NOWHERE: Final = np.iinfo(np.int64).max
+"""Row number of what does not occur; larger than every row, so that comparisons of order just work."""
+
+
+def last_where(condition: Array, starts: Array) -> Array:
+    """Return for each row the last row up to it where the condition held, never before its segment's start.
+
+    A segment's first row is taken where none held: callers put the carried state there.
+    """
+    rows = np.where(condition, np.arange(len(condition)), 0)
+    rows[starts] = starts
+    last: Array = np.maximum.accumulate(rows)
+    return last
+
+
+def running_max(values: Array, segment: Array) -> Array:
+    """Return the running maximum inside each segment (`segment` = its number, ascending from 0)."""
+    if len(values) == 0:
+        return values
+    low = values.min()
+    span = int(values.max() - low) + 1
+    if span >= (1 << 62) // (int(segment[-1]) + 1):
+        # Ranks keep the order and are at most as many as rows: no overflow for any values.
+        distinct, values = np.unique(values, return_inverse=True)
+        by_rank: Array = distinct[running_max(values, segment)]
+        return by_rank
+    lift = segment * span
+    highest: Array = np.maximum.accumulate(values - low + lift) - lift + low
+    return highest
+
+
+def running_sum(values: Array, starts: Array, segment: Array) -> Array:
+    """Return the running sum inside each segment."""
+    total = np.cumsum(values)
+    before = total[starts] - values[starts]
+    sums: Array = total - before[segment]
+    return sums
+
+
+def first_where(condition: Array, segment: Array, segments: int) -> Array:
+    """Return each segment's first row where the condition holds, or `NOWHERE`."""
+    first = np.full(segments, NOWHERE, np.int64)
+    rows = np.flatnonzero(condition)
+    if len(rows):
+        of = segment[rows]
+        head = np.ones(len(rows), bool)
+        np.not_equal(of[1:], of[:-1], out=head[1:])
+        first[of[head]] = rows[head]
+    return first
