@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 from litestar import Request, Response
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 
 from viewmeter.collector.deadletters import DeadLetter
 from viewmeter.metadata.keys import Tenant
@@ -25,8 +25,8 @@ from viewmeter.web.services import Services
 Ask = Request[Any, Any, Any]
 
 PAGE_DEFAULT: Final = 100
-Limit = Annotated[int, Parameter(ge=1, le=1_000, description="rows of a page")]
-CursorParameter = Annotated[str | None, Parameter(description="`next_cursor` of the page before")]
+Limit = Annotated[int, QueryParameter(ge=1, le=1_000, description="rows of a page")]
+CursorParameter = Annotated[str | None, QueryParameter(description="`next_cursor` of the page before")]
 _MEASURES: Final = ("events", "duplicate_events", "late_events", "lost_events")
 _MAX_DAMAGED: Final = 100
 
@@ -134,7 +134,7 @@ async def dead_letters(
     request: Ask,
     limit: Limit = PAGE_DEFAULT,
     cursor: CursorParameter = None,
-    code: Annotated[str | None, Parameter(description="only this reason", max_length=64)] = None,
+    code: Annotated[str | None, QueryParameter(description="only this reason", max_length=64)] = None,
 ) -> Response[bytes]:
     """What a beacon's bad events were, and why they were refused."""
     services, caller = services_of(request), caller_of(request)

@@ -14,7 +14,7 @@ from litestar import Request, Response
 from litestar.openapi.spec import OpenAPIMediaType, OpenAPIResponse, Operation, Schema
 from litestar.openapi.spec import Parameter as ParameterSpec
 from litestar.openapi.spec.enums import OpenAPIType
-from litestar.params import Parameter
+from litestar.params import PathParameter, QueryParameter
 from litestar.response import Stream
 
 from viewmeter.live.protocol import LiveScope
@@ -41,8 +41,8 @@ QUERY_PROBLEMS: Final = (
     "unknown_metric", "unknown_dimension", "invalid_filter", "not_covered", "too_many_rows", "busy", "timeout",
 )  # fmt: skip
 
-Limit = Annotated[int, Parameter(ge=1, le=MAX_LIMIT, description="rows of a page")]
-CursorParameter = Annotated[str | None, Parameter(description="`next_cursor` of the page before")]
+Limit = Annotated[int, QueryParameter(ge=1, le=MAX_LIMIT, description="rows of a page")]
+CursorParameter = Annotated[str | None, QueryParameter(description="`next_cursor` of the page before")]
 
 
 # Realtime
@@ -63,7 +63,7 @@ async def realtime_platform(request: Ask) -> Response[bytes]:
 )  # fmt: skip
 async def realtime_channel(
     request: Ask,
-    channel_id: Annotated[str, Parameter(description="the channel's id")],  # noqa: ARG001 - see _id
+    channel_id: Annotated[str, PathParameter(description="the channel's id")],  # noqa: ARG001 - see _id
 ) -> Response[bytes]:
     """A channel without events, or of another tenant: zeros."""
     return await _realtime(request, channel_id=_id(request, "channel/", "channel_id"))
@@ -75,7 +75,7 @@ async def realtime_channel(
 )  # fmt: skip
 async def realtime_video(
     request: Ask,
-    video_id: Annotated[str, Parameter(description="the video's id")],  # noqa: ARG001 - see _id
+    video_id: Annotated[str, PathParameter(description="the video's id")],  # noqa: ARG001 - see _id
 ) -> Response[bytes]:
     """A video without events, or of another tenant: zeros."""
     return await _realtime(request, video_id=_id(request, "", "video_id"))
@@ -254,8 +254,12 @@ async def dimensions(request: Ask, limit: Limit = MAX_LIMIT, cursor: CursorParam
 )  # fmt: skip
 async def live(
     request: Ask,
-    video_id: Annotated[str | None, Parameter(description="a video", min_length=1, max_length=MAX_ID_CHARS)] = None,
-    channel_id: Annotated[str | None, Parameter(description="a channel", min_length=1, max_length=MAX_ID_CHARS)] = None,
+    video_id: Annotated[
+        str | None, QueryParameter(description="a video", min_length=1, max_length=MAX_ID_CHARS)
+    ] = None,
+    channel_id: Annotated[
+        str | None, QueryParameter(description="a channel", min_length=1, max_length=MAX_ID_CHARS)
+    ] = None,
 ) -> Stream:
     """Event `metrics`, data the realtime object. Without parameters: everything that the key may see."""
     services, caller = services_of(request), caller_of(request)

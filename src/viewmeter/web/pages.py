@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from html import escape
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from litestar import Request, Response
+from litestar.params import PathParameter
 
 from viewmeter.model.problems import ProblemKind
 from viewmeter.web.endpoint import endpoint, json_answer
@@ -95,7 +96,9 @@ async def problems() -> Response[str]:
     "GET", "/docs/problems/{code:str}", "docsProblem", "What a problem code means", scope="public", answers=None,
     media={"text/html": str}, tag="Pages", problems=("not_found",),
 )  # fmt: skip
-async def problem_page(request: Ask, code: str) -> Response[str]:
+async def problem_page(
+    request: Ask, code: Annotated[str, PathParameter(description="a problem code")]
+) -> Response[str]:
     """Where the `type` of every problem leads."""
     kind = KINDS.get(code)
     if kind is None:

@@ -102,6 +102,8 @@ class AnswerMeta(Struct):
 
     granularity: Granularity
     time_zone: str
+    start: Instant
+    end: Instant
     watermark: Instant | None
     sources: Annotated[list[str], Meta(description="the layers that answered: speed, batch, archive")]
     partial: Annotated[bool, Meta(description="the newest bucket is not over")]

@@ -45,11 +45,12 @@ async def serve(
     drain_timeout_s: float = 10.0,
     stop: asyncio.Event | None = None,
 ) -> None:
-    """Serve on the running loop until a signal arrives or `stop` is set."""
+    """Serve on the running loop until `stop` is set; without one, until a signal arrives (main thread
+    only)."""
     ended = stop or asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ended.set)
+    if stop is None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, ended.set)
     _remove_dead_socket(uds_path)
     logging.getLogger("_granian").setLevel(logging.ERROR)  # it announces itself at every start
     server = Server(

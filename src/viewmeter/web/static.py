@@ -12,9 +12,10 @@ import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from litestar import Request, Response
+from litestar.params import PathParameter
 
 from viewmeter.web.endpoint import endpoint
 from viewmeter.web.problems import ProblemError
@@ -134,7 +135,7 @@ async def index(request: Ask) -> Response[bytes]:
     "HEAD", "/assets/{name:path}", "asset", "A file of the dashboard", scope="public", answers=None,
     media={"application/octet-stream": bytes}, tag="Pages", hidden=True,
 )  # fmt: skip
-async def asset_file(request: Ask, name: str) -> Response[bytes]:
+async def asset_file(request: Ask, name: Annotated[str, PathParameter(description="of the file")]) -> Response[bytes]:
     """One of the files that the page loads."""
     asset = request.app.state.dashboard.find("assets/" + name.removeprefix("/"))
     if asset is None:
