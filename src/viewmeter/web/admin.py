@@ -18,7 +18,7 @@ from viewmeter.model.time import DAY_MS, HOUR_MS, floor_to, rfc3339
 from viewmeter.olap.protocol import Scan, Visible
 from viewmeter.web import schemas
 from viewmeter.web.auth import Caller, caller_of, services_of
-from viewmeter.web.endpoint import body_as, endpoint, json_answer
+from viewmeter.web.endpoint import NOT_JSON, body_as, endpoint, json_answer
 from viewmeter.web.problems import ProblemError
 from viewmeter.web.services import Services
 
@@ -158,7 +158,7 @@ def _dead_letters(
 def _letter(letter: DeadLetter) -> dict[str, object]:
     try:
         event: object = msgspec.json.decode(letter.raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except NOT_JSON:
         event = letter.raw.decode(errors="replace")
     return {
         "id": letter.id,

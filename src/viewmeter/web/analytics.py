@@ -22,7 +22,7 @@ from viewmeter.model.events import MAX_ID_CHARS
 from viewmeter.query import Answer, parse_query, query_from_params
 from viewmeter.web import schemas
 from viewmeter.web.auth import Caller, caller_of, services_of, still_valid
-from viewmeter.web.endpoint import MAX_LIMIT, endpoint, json_answer, page
+from viewmeter.web.endpoint import MAX_LIMIT, NOT_JSON, endpoint, json_answer, page
 from viewmeter.web.feeds import Feeds
 from viewmeter.web.problems import ProblemError
 from viewmeter.web.services import Services
@@ -184,7 +184,7 @@ def _raw_body(request: Ask, body: bytes) -> dict[str, object]:
         raise ProblemError("unsupported_media_type", f"Send application/json, not {kind[:100]}.")
     try:
         raw = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except NOT_JSON as error:
         raise ProblemError("invalid_json", f"The body is not JSON: {error}.") from error
     if not isinstance(raw, dict):
         raise ProblemError("invalid_query", 'The body must be a JSON object: {"metrics": […], "time_range": …}.')

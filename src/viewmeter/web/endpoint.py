@@ -25,6 +25,8 @@ from viewmeter.web.problems import KINDS, ProblemError
 AUTH: Final = ("missing_key", "invalid_key", "invalid_session", "missing_scope", "metadata_unavailable")
 EITHER: Final[list[dict[str, list[str]]]] = [{"secretKey": []}, {"session": []}]
 MAX_LIMIT: Final = 1_000
+NOT_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises for a body that is no JSON, or JSON nested a thousand deep."""
 
 _Body = TypeVar("_Body", bound=msgspec.Struct)
 
@@ -136,7 +138,7 @@ def body_as(kind: type[_Body], raw: bytes) -> _Body:
         raise ProblemError(
             "validation_failed", f"{field}: {message}.", [{"field": field, "detail": message}]
         ) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except NOT_JSON as error:
         raise ProblemError("invalid_json", f"The body is not JSON: {error}.") from error
 
 
