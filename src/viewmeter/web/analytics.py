@@ -6,6 +6,7 @@ Parquet.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Final
 from urllib.parse import unquote
 
@@ -106,6 +107,7 @@ def _id(request: Ask, behind: str, name: str) -> str:
 # Query
 
 
+@dataclass
 class QueryByBody(Operation):
     """The OpenAPI entry of a query sent as a JSON body."""
 
@@ -113,6 +115,7 @@ class QueryByBody(Operation):
         _add_files(self)
 
 
+@dataclass
 class QueryByParameters(Operation):
     """The OpenAPI entry of a query sent as parameters."""
 

@@ -13,28 +13,19 @@ from typing import Final, cast
 
 from litestar import Litestar
 from litestar.datastructures import State
-from litestar.handlers import HTTPRouteHandler
 
-from viewmeter.web import admin, analytics, openapi, operation, pages, session, static
+from viewmeter.web import analytics, openapi
 from viewmeter.web.auth import guard
 from viewmeter.web.edge import App, Edge
 from viewmeter.web.feeds import Feeds
 from viewmeter.web.operation import Readiness
 from viewmeter.web.problems import HANDLERS
+from viewmeter.web.routes import ROUTES
 from viewmeter.web.services import Services
 from viewmeter.web.static import Build
 from viewmeter.web.work import Threads
 
 PLAYER: Final = Path(__file__).parent / "player"
-
-_ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
-    *analytics.ROUTES,
-    *admin.ROUTES,
-    *session.ROUTES,
-    *operation.ROUTES,
-    *pages.ROUTES,
-    *static.ROUTES,
-)
 
 
 def create_app(services: Services) -> Edge:
@@ -68,7 +59,7 @@ def create_litestar(services: Services) -> Litestar:
             threads.close()
 
     app = Litestar(
-        route_handlers=_ROUTES,
+        route_handlers=ROUTES,
         guards=[guard],
         exception_handlers=HANDLERS,
         openapi_config=openapi.config(services.version),

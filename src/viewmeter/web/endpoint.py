@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -67,6 +68,7 @@ def endpoint(
             http_method=methods,
             status_code=status,
             summary=summary,
+            response_description=summary,
             operation_id=_named(name),
             tags=[tag],
             security=[] if public else EITHER,
@@ -91,6 +93,7 @@ def _taking(kind: type[msgspec.Struct], base: type[Operation]) -> type[Operation
     told.
     """
 
+    @dataclass  # without it the dataclass that it extends would not call __post_init__
     class Taking(base):  # type: ignore[valid-type, misc]
         def __post_init__(self) -> None:
             content = {"application/json": OpenAPIMediaType(schema=Reference(f"#/components/schemas/{kind.__name__}"))}

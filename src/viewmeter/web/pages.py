@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final
 from litestar import Request, Response
 from litestar.params import PathParameter
 
+from viewmeter.collector.dialects import EVENT_CODES
 from viewmeter.model.problems import ProblemKind
 from viewmeter.web.endpoint import endpoint, json_answer
 from viewmeter.web.problems import KINDS, ProblemError
@@ -89,7 +90,14 @@ async def problems() -> Response[str]:
         f"<td>{escape(kind.title)}</td></tr>"
         for kind in sorted(KINDS.values(), key=lambda kind: (kind.status, kind.code))
     )
-    return _html("Problems", f"<table><tr><th>Status</th><th>Code</th><th>What</th></tr>{rows}</table>")
+    events = "".join(
+        f"<tr><td><code>{escape(code)}</code></td><td>{_prose(why)}</td></tr>" for code, why in EVENT_CODES.items()
+    )
+    return _html(
+        "Problems",
+        f"<table><tr><th>Status</th><th>Code</th><th>What</th></tr>{rows}</table>"
+        f"<h2>Why a single event is rejected</h2><table>{events}</table>",
+    )
 
 
 @endpoint(
@@ -109,7 +117,7 @@ async def problem_page(
 def _problem(kind: ProblemKind, document: dict[str, Any]) -> str:
     where = "".join(
         f"<li><code>{method.upper()} {escape(path)}</code></li>"
-        for path, method, operation in _operations(document)
+        for path, method, operation in operations(document)
         if f"`{kind.code}`" in operation["responses"].get(str(kind.status), {}).get("description", "")
     )
     places = f"<h2>Who answers it</h2><ul>{where}</ul>" if where else ""
@@ -119,7 +127,8 @@ def _problem(kind: ProblemKind, document: dict[str, Any]) -> str:
     )
 
 
-def _operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+def operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    """Return (path, method, operation) of a document, by path; HEAD is as GET."""
     return [
         (path, method, item[method])
         for path, item in sorted(document["paths"].items())
@@ -132,7 +141,7 @@ def render(document: dict[str, Any]) -> str:
     """Return the body of the page about the whole API."""
     parts = [f"<p>{_prose(document['info']['description'])} Version {escape(document['info']['version'])}.</p>"]
     for tag in document["tags"]:
-        found = [entry for entry in _operations(document) if tag["name"] in entry[2].get("tags", ())]
+        found = [entry for entry in operations(document) if tag["name"] in entry[2].get("tags", ())]
         if found:
             parts.append(f"<h2>{escape(tag['name'])}</h2><p class=quiet>{_prose(tag['description'])}</p>")
             parts += [_operation(path, method, operation) for path, method, operation in found]
@@ -178,7 +187,7 @@ def _shown(entry: dict[str, Any]) -> str:
 def _shape(name: str, shape: dict[str, Any]) -> str:
     needed = set(shape.get("required", ()))
     rows = "".join(
-        f"<tr><td><code>{escape(field)}</code></td><td>{escape(_kind(schema))}</td>"
+        f"<tr><td><code>{escape(field)}</code></td><td>{escape(kind_of(schema))}</td>"
         f"<td>{'' if field in needed else 'optional. '}{_prose(schema.get('description') or '')}</td></tr>"
         for field, schema in shape["properties"].items()
     )
@@ -186,12 +195,13 @@ def _shape(name: str, shape: dict[str, Any]) -> str:
     return f"<h3 id={escape(name)}>{escape(name)}</h3><p>{doc}</p><table>{rows}</table>"
 
 
-def _kind(schema: dict[str, Any]) -> str:
+def kind_of(schema: dict[str, Any]) -> str:
+    """Return a schema's type in a few words."""
     if "$ref" in schema:
         return str(schema["$ref"]).rpartition("/")[2]
     options = schema.get("oneOf") or schema.get("anyOf")
     if options:
-        return " | ".join(_kind(option) for option in options)
+        return " | ".join(kind_of(option) for option in options)
     if "enum" in schema:
         return " | ".join(map(str, schema["enum"]))
     kind = schema.get("type", "any")

@@ -130,7 +130,12 @@ def test_a_page_says_where_the_next_one_begins(api: httpx.Client, world: World) 
         ({"metrics": ["plays"], "time_range": "24h", "dimensions": ["land"]}, 422, "unknown_dimension", ""),
         ({"metrics": ["plays"], "time_range": "soon"}, 422, "invalid_time_range", "24h"),
         ({"metrics": ["plays"], "time_range": "24h", "time_zone": "Mars"}, 422, "invalid_time_zone", ""),
-        ({"metrics": ["plays"], "time_range": "24h", "dimensions": ["video_id"], "cursor": "x"}, 422, "invalid_cursor", ""),
+        (
+            {"metrics": ["plays"], "time_range": "24h", "dimensions": ["video_id"], "cursor": "x"},
+            422,
+            "invalid_cursor",
+            "",
+        ),
         (
             {"metrics": ["peak_concurrent_viewers"], "time_range": "24h", "dimensions": ["country"]},
             422,
