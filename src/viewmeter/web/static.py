@@ -38,7 +38,7 @@ TYPES: Final = {
     ".webmanifest": "application/manifest+json",
     ".woff2": "font/woff2",
 }
-_HASHED: Final = re.compile(r"-(?=\w*[A-Z0-9])[A-Za-z0-9_-]{8}\.[a-z0-9]+(\.map)?$")
+_HASHED: Final = re.compile(r"-(?=[\w-]*[A-Z0-9])[A-Za-z0-9_-]{8}\.[a-z0-9]+(\.map)?$")
 _SQUEEZABLE: Final = ("text/", "application/json", "image/svg")
 
 _NOT_BUILT: Final = """Viewmeter is running, but its dashboard has not been built.
