@@ -21,6 +21,7 @@ from litestar.response import Stream
 from viewmeter.live.protocol import LiveScope
 from viewmeter.model.events import MAX_ID_CHARS
 from viewmeter.query import Answer, parse_query, query_from_params
+from viewmeter.query.question import GRANULARITIES, LIMIT_MAX
 from viewmeter.web import schemas
 from viewmeter.web.auth import Caller, caller_of, services_of, still_valid
 from viewmeter.web.endpoint import MAX_LIMIT, NOT_JSON, endpoint, json_answer, page
@@ -142,10 +143,17 @@ _PARAMETERS: Final = {
 }
 
 
+_STRICTER: Final = {
+    "time_range": Schema(type=OpenAPIType.STRING, pattern=schemas.SHORTCUT),
+    "granularity": Schema(type=OpenAPIType.STRING, enum=GRANULARITIES),
+    "limit": Schema(type=OpenAPIType.INTEGER, minimum=1, maximum=LIMIT_MAX),
+    "explain": Schema(type=OpenAPIType.BOOLEAN),
+}
+
+
 def _parameter(name: str, doc: str) -> ParameterSpec:
-    return ParameterSpec(
-        name=name, param_in="query", required=False, description=doc, schema=Schema(type=OpenAPIType.STRING)
-    )
+    schema = _STRICTER.get(name, Schema(type=OpenAPIType.STRING))
+    return ParameterSpec(name=name, param_in="query", required=name == "metrics", description=doc, schema=schema)
 
 
 def _add_files(operation: Operation) -> None:
@@ -178,7 +186,11 @@ async def query_by_parameters(request: Ask) -> Response[bytes]:
     given: dict[str, str] = {}
     for name, value in request.query_params.multi_items():
         given[name] = f"{given[name]},{value}" if name in given else value
-    return await _query(request, query_from_params(given))
+    try:
+        raw = query_from_params(given)
+    except RecursionError as error:
+        raise ProblemError("invalid_json", "A parameter holds JSON that is nested too deep.") from error
+    return await _query(request, raw)
 
 
 def _raw_body(request: Ask, body: bytes) -> dict[str, object]:

@@ -7,7 +7,7 @@ nothing; a cookie is good for unsafe methods only from our own pages.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
@@ -37,7 +37,7 @@ class Caller:
     """Who asks. `secret` is the key or cookie text, kept to ask again whether it is still valid."""
 
     key: Key
-    secret: str
+    secret: str = field(repr=False)  # so that no traceback shows it
     by_cookie: bool
 
     @property
@@ -115,7 +115,10 @@ def check_same_origin(connection: ASGIConnection[Any, Any, Any, Any]) -> None:
     if site is not None and site not in ("same-origin", "none"):
         raise ProblemError("csrf", f"The browser says that the request is `{site}`.")
     origin = connection.headers.get("origin")
-    if site is None and origin is not None and urlsplit(origin).netloc != connection.headers.get("host", ""):
+    # The gateway always writes X-Forwarded-Host anew: what the browser asked for, as far as a proxy is
+    # believed.
+    host = connection.headers.get("x-forwarded-host") or connection.headers.get("host", "")
+    if site is None and origin is not None and urlsplit(origin).netloc != host:
         raise ProblemError("csrf", f"The request comes from {origin[:200]}.")
 
 

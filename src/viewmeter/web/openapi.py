@@ -15,6 +15,7 @@ from litestar import Litestar
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.spec import Components, License, SecurityScheme, Tag
 
+from viewmeter.model.catalogue import DIMENSIONS, METRICS
 from viewmeter.model.events import WireEvent
 from viewmeter.model.problems import CONTENT_TYPE
 from viewmeter.web import schemas
@@ -70,6 +71,9 @@ def document(app: Litestar) -> dict[str, Any]:
     )
     for name, shape in taken.items():
         shapes.setdefault(name, shape)
+    question = shapes["Question"]["properties"]
+    question["metrics"]["items"]["enum"] = list(METRICS)
+    question["dimensions"]["items"]["enum"] = list(DIMENSIONS)
     made["paths"] |= _ingestion()
     for path, method in itertools.product(made["paths"].values(), ("get", "head", "post", "delete")):
         if method in path:

@@ -68,21 +68,27 @@ class Realtime(Struct):
     channel_id: str | UnsetType = UNSET
 
 
-class TimeRange(Struct):
+SHORTCUT = r"^(month|[1-9][0-9]{0,4}[mhdw])$"
+
+
+class TimeRange(Struct, forbid_unknown_fields=True):
     """Half-open: `[start, end)`."""
 
     start: Annotated[str | int, Meta(description="RFC 3339 or ms since the epoch")]
-    end: Annotated[str | int, Meta(description="RFC 3339 or ms since the epoch")]
+    end: Annotated[str | int | None, Meta(description="RFC 3339 or ms since the epoch; without it: now")] = None
 
 
 Granularity = Literal["minute", "5m", "hour", "day", "week", "month", "total"]
 
 
-class Question(Struct):
+class Question(Struct, forbid_unknown_fields=True):
     """A query. Without `channel_id` and `video_id`: everything that the key may see."""
 
     metrics: Annotated[list[str], Meta(min_length=1, description="names of GET /api/v1/analytics/metrics")]
-    time_range: Annotated[TimeRange | str, Meta(description="a range, or `24h`, `7d`, `30d`, `month`")]
+    time_range: Annotated[
+        TimeRange | Annotated[str, Meta(pattern=SHORTCUT)],
+        Meta(description="a range, or `24h`, `7d`, `30d`, `month` (this calendar month so far)"),
+    ] = "24h"
     channel_id: str | None = None
     video_id: str | None = None
     time_zone: Annotated[str, Meta(description="IANA name")] = "UTC"

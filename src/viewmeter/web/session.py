@@ -28,7 +28,7 @@ Ask = Request[Any, Any, Any]
     problems=("sign_in_link_used", "busy", "timeout"),
 )  # fmt: skip
 async def sign_in_by_link(
-    request: Ask, token: Annotated[str, QueryParameter(description="of the link", max_length=200)] = ""
+    request: Ask, token: Annotated[str, QueryParameter(description="of the link")] = ""
 ) -> Response[Any]:
     """Good once: sets the session cookie and goes on to the dashboard."""
     services = services_of(request)

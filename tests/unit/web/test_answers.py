@@ -209,6 +209,25 @@ def test_a_method_that_is_not_supported_is_405_with_allow(api: httpx.Client) -> 
     assert "POST" in answer.headers["allow"]
 
 
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        (QUERY, "GET, OPTIONS, POST"),
+        ("/api/v1/session", "DELETE, GET, OPTIONS, POST"),
+        ("/healthz", "GET, HEAD, OPTIONS"),
+    ],
+)
+def test_options_names_every_method_of_an_address(api: httpx.Client, path: str, methods: str) -> None:
+    answer = api.options(path)
+    assert (answer.status_code, answer.headers["allow"]) == (204, methods)
+
+
+def test_a_parameter_nested_without_end_is_refused(api: httpx.Client, world: World) -> None:
+    search = "metrics=plays&time_range=24h&filters=" + "[" * 5_000
+    answer = api.get(f"{QUERY}?{search}", headers=world.key("t", "read"))
+    is_problem(answer, 400, "invalid_json")
+
+
 def test_what_nobody_expected_is_500_with_an_id_and_nothing_internal(
     world: World, start: Callable[[Services], Served]
 ) -> None:
