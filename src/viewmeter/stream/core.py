@@ -83,6 +83,20 @@ class Core:
         increments = Increments.joined(parts) if parts else Increments.none()
         return Deltas(increments, presence, samples, table.num_rows - self.waiting.num_rows)
 
+    def remembered(self) -> Array:
+        """Return the slots in use: of views that were applied, or that have an event waiting."""
+        live = self.states.seen.copy()
+        waiting = _numpy(self.waiting, "view_key")
+        if len(waiting):
+            live[self._slots.find(np.unique(waiting))] = True
+        return np.flatnonzero(live)
+
+    def restore_words(self, cdns: list[str], slots: Array) -> None:
+        """Make the look-ups for columns that were just put in from a snapshot."""
+        self.cdns = list(cdns)
+        self._cdn_codes = {word: code for code, word in enumerate(cdns)}
+        self._slots = SlotMap(self.keys[slots], slots)
+
     def _apply(self, table: pa.Table, now_ms: int, parts: list[Increments], runs: list[Presence]) -> None:
         events = {name: _numpy(table, name) for name in interval.RULE_COLUMNS if name != "cdn"}
         events["cdn"] = self._cdn(table)
@@ -162,10 +176,10 @@ class Core:
         for name, of_view in self.group.items():
             of_view[slots] = self.groups[name].number(columns)
         video = self.group["video"][slots]
-        for name, parent in self.parents.items():
-            if len(parent) < len(self.groups["video"]):
-                self.parents[name] = parent = np.resize(parent, 2 * len(self.groups["video"]))
-            parent[video] = self.groups[name].number(columns)
+        for name in PARENTS:
+            if len(self.parents[name]) < len(self.groups["video"]):
+                self.parents[name] = np.resize(self.parents[name], 2 * len(self.groups["video"]))
+            self.parents[name][video] = self.groups[name].number(columns)
 
     def _freeze(self, table: pa.Table, rows: Array, view: Array, touched: Array) -> None:
         """Settle the dimensions of views whose first event by `seq` is not the row they were described by."""
@@ -203,17 +217,9 @@ class Core:
             self.holes.forget(old)
             states.reset(old)
             self._free += old.tolist()
-            self._index()
+            slots = self.remembered()
+            self._slots = SlotMap(self.keys[slots], slots)
             self.pair = np.maximum(self.viewers.compact()[self.pair], 0)
-
-    def _index(self) -> None:
-        """Build the look-up anew from the views that are seen or have an event waiting."""
-        live = self.states.seen.copy()
-        waiting = _numpy(self.waiting, "view_key")
-        if len(waiting):
-            live[self._slots.find(np.unique(waiting))] = True
-        slots = np.flatnonzero(live)
-        self._slots = SlotMap(self.keys[slots], slots)
 
 
 def _numpy(table: pa.Table, name: str) -> Array:

@@ -1,7 +1,7 @@
 """Which rollup rows a view counts in: settled once, when its dimensions freeze, and kept as small numbers.
 
-A group is a distinct combination of a rollup's keys (DESIGN 4), numbered from 0. A view knows its number in each rollup,
-so that summing events is arithmetic on integers and the words are touched again only when rows are written.
+A group is a distinct combination of a rollup's keys (DESIGN 4), numbered from 0. A view knows its number in each
+rollup, so that summing events is arithmetic on integers and the words are touched again only when rows are written.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ bits, kept as two masks, exact up to three tabs. Samples older than the masks co
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -63,6 +64,20 @@ class Viewers:
         """Forget that many views of the pairs."""
         np.subtract.at(self.views, pairs, 1)
 
+    def columns(self) -> dict[str, Array]:
+        """Return all that is known, one row a pair."""
+        return {name: getattr(self, name)[: self._count] for name in _COLUMNS}
+
+    @classmethod
+    def restored(cls, columns: dict[str, Array]) -> Viewers:
+        """Return the viewers that `columns()` returned."""
+        viewers = cls()
+        for name in _COLUMNS:
+            setattr(viewers, name, columns[name])
+        viewers._count = len(viewers.keys)
+        viewers._slots = SlotMap(viewers.keys, np.arange(viewers._count))
+        return viewers
+
     def compact(self) -> Array:
         """Drop pairs without views; return the new number of each old pair."""
         keep = self.views[: self._count] > 0
@@ -93,7 +108,7 @@ class Viewers:
         by_rank = np.argsort(rank, kind="stable")
         bounds = np.searchsorted(rank[by_rank], np.arange(rank.max(initial=-1) + 2))
         # One round holds at most one run a pair; ordinary traffic has one round or two.
-        for begin, stop in zip(bounds[:-1], bounds[1:], strict=True):
+        for begin, stop in pairwise(bounds.tolist()):
             rows = order[by_rank[begin:stop]]
             parts.append(
                 (rows, self._mark(pairs[rows], runs.first[rows] // SAMPLE_MS, runs.count[rows], runs.sign[rows]))
