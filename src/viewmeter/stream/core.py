@@ -29,7 +29,8 @@ REMEMBER_MS: Final = 2 * HOUR_MS
 """A view is remembered for this long after its last event was received."""
 
 GRACE_MS: Final = 1_000
-"""Presence is claimed up to this long ago: an exit that takes less to arrive needs no taking back."""
+"""Presence is claimed, and silence noticed, as of this long ago: an exit that takes less to arrive is in time. As long
+as events wait (`ordering.WAIT_MS`), so that a clock this much ahead settles everything as of the real one."""
 
 
 @dataclass(frozen=True)
@@ -128,12 +129,12 @@ class Core:
         self.waiting = table.take(np.sort(found.waiting)).combine_chunks() if len(found.waiting) else table.slice(0, 0)
 
     def _pass_time(self, now_ms: int, parts: list[Increments], runs: list[Presence]) -> None:
-        quiet = silence.silent(self.states, now_ms)
+        quiet = silence.silent(self.states, now_ms - GRACE_MS)
         if len(quiet):
             increments, fresh = silence.end(self.states.take(quiet))
             self.states.put(quiet, fresh)
             parts.append(_of_slots(increments, quiet))
-        presence, rows, until = silence.presence(self.states, now_ms - GRACE_MS)
+        presence, rows, until = silence.presence(self.states, now_ms - GRACE_MS + 1)
         self.states.present_until[rows] = until
         runs.append(presence)
 

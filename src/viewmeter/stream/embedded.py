@@ -168,7 +168,7 @@ class EmbeddedStream:
             while any(self._positions.get(p, 0) < end for p, end in ends.items()):
                 self._batch(self._log.read(self._positions, ends, self._settings.max_batch_events), self._clock())
             # A clock that is ahead frees what waits, and claims presence up to now.
-            self._batch([], self._clock() + max(WAIT_MS, GRACE_MS) + 1)
+            self._batch([], self._clock() + WAIT_MS)
             return True
         now = self._clock()
         if now - self._last.commit < self._settings.commit_every_ms:
@@ -302,3 +302,4 @@ _NO_COUNTERS: Final = pa.table(
     }
 )
 assert HOP_MS == SAMPLE_MS, "live windows roll as samples are taken"
+assert WAIT_MS == GRACE_MS, "one step of the clock settles both"

@@ -67,14 +67,17 @@ def metrics(sums: Mapping[str, float]) -> dict[str, float | None]:
 
 
 def qoe_v1(s: Mapping[str, float]) -> float | None:
-    """Return the score 0..100; None where one of its three parts is over nothing."""
+    """Return the score 0..100: the weighted mean of the parts of which something was observed (0001.17)."""
+    parts = []
     startup_ms = ratio(s["startup_ms"], s["startups"])
+    if startup_ms is not None:
+        parts.append((0.25, 100 * 8 / (8 + startup_ms / 1000)))
     watched_ms = s["played_ms"] + s["rebuffered_ms"]
-    if startup_ms is None or not watched_ms or not s["attempts"]:
-        return None
-    startup = 100 * 8 / (8 + startup_ms / 1000)
-    per_ten_minutes = s["rebuffer_count"] / (watched_ms / 600_000)
-    waiting = s["rebuffered_ms"] / watched_ms
-    smooth = 0.5 * (100 / math.sqrt(1 + (per_ten_minutes / 2) ** 2) + 100 * math.exp(-10 * waiting))
-    lost = (s["failures"] + 0.5 * s["exits_before_start"]) / s["attempts"]
-    return 0.25 * startup + 0.50 * smooth + 0.25 * max(0.0, 100 * (1 - lost))
+    if watched_ms:
+        per_ten_minutes = s["rebuffer_count"] / (watched_ms / 600_000)
+        waiting = s["rebuffered_ms"] / watched_ms
+        parts.append((0.5, 0.5 * (100 / math.sqrt(1 + (per_ten_minutes / 2) ** 2) + 100 * math.exp(-10 * waiting))))
+    if s["attempts"]:
+        lost = (s["failures"] + 0.5 * s["exits_before_start"]) / s["attempts"]
+        parts.append((0.25, max(0.0, 100 * (1 - lost))))
+    return ratio(sum(weight * score for weight, score in parts), sum(weight for weight, _ in parts))

@@ -86,6 +86,10 @@ class Question:
     at_ms: int | None = None
 
 
+class UnseenError(Exception):
+    """The subject does not see so finely: an engine's rows are a minute wide, its samples 10 s apart."""
+
+
 class Subject(Protocol):
     """Anything a scenario can be run on.
 
@@ -101,7 +105,7 @@ class Subject(Protocol):
         """Let everything fed become visible, with the clock at `now_ms`."""
 
     def answer(self, question: Question) -> float | None:
-        """Return the number, None over nothing."""
+        """Return the number, None over nothing. Raises UnseenError where it does not see so finely."""
 
 
 class OracleSubject:

@@ -1,0 +1,151 @@
+"""The rule, and the whole embedded engine (log, stream jobs, store, query room; a clock that is set) as subjects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+
+from viewmeter.eventlog.embedded import EmbeddedLogReader, EmbeddedLogWriter
+from viewmeter.live.embedded import MemoryLiveStore
+from viewmeter.model.catalogue import METRICS, ROLLUPS
+from viewmeter.model.events import view_key
+from viewmeter.model.time import DAY_MS, MINUTE_MS, rfc3339
+from viewmeter.olap.embedded import DuckDBStore
+from viewmeter.olap.protocol import Filter, Scan, Visible
+from viewmeter.query import Analytics, QuerySettings, parse_query
+from viewmeter.stream.core import GRACE_MS, Core
+from viewmeter.stream.embedded import EmbeddedStream
+from viewmeter.testing import oracle
+from viewmeter.testing.columns import to_table
+from viewmeter.testing.scenario import START_MS
+from viewmeter.testing.subject import Beacon, OracleSubject, Question, UnseenError
+
+SAMPLE_MS = 10_000
+FIRST_MS, LAST_MS = START_MS - 4 * DAY_MS, START_MS + 4 * DAY_MS
+
+
+class EmbeddedSubject:
+    """Appends beacons to a log; answers by the query API's own parser, planner and merge."""
+
+    def __init__(self, folder: Path) -> None:
+        self.now_ms = START_MS
+        self.writer = EmbeddedLogWriter(folder / "log", 0, lambda: self.now_ms)
+        self.store = DuckDBStore(folder / "store.duckdb")
+        live = MemoryLiveStore()
+        self.stream = EmbeddedStream(
+            EmbeddedLogReader(folder / "log"), self.store, live, folder / "state", lambda: self.now_ms
+        )
+        self.analytics = Analytics(self.store, live, QuerySettings())
+        self.stream.start()
+
+    def close(self) -> None:
+        self.stream.stop()
+        self.store.close()
+        self.writer.close()
+
+    def feed(self, beacon: Beacon) -> None:
+        self.writer.append(to_table(beacon.enriched()).combine_chunks().to_batches()[0])
+
+    def settle(self, now_ms: int) -> None:
+        self.now_ms = now_ms
+        self.stream.flush()
+
+    def answer(self, question: Question) -> float | None:
+        if question.at_ms is None and (
+            question.start_ms % MINUTE_MS or (question.end_ms % MINUTE_MS and question.end_ms < LAST_MS)
+        ):
+            raise UnseenError
+        if question.at_ms is not None and question.at_ms % SAMPLE_MS:
+            raise UnseenError
+        visible = Visible(question.tenant_id)
+        if question.metric in METRICS and question.at_ms is None:
+            return self._metric(question, question.metric, visible)
+        if question.metric == "unique_viewers_exact":  # a sketch this small is exact
+            return self._metric(question, "unique_viewers", visible)
+        return self._measure(question, visible)
+
+    def _metric(self, question: Question, metric: str, visible: Visible) -> float | None:
+        filters = [["is", name, [value]] for name, value in question.filters.items() if value != "any"]
+        if question.filters.get("is_bot") == "any":
+            filters.append(["is", "is_bot", ["true", "false"]])
+        raw = {
+            "metrics": [metric],
+            "time_range": {
+                "start": rfc3339(max(question.start_ms, FIRST_MS)),
+                "end": rfc3339(min(question.end_ms, LAST_MS)),
+            },
+            "granularity": "total",
+            "filters": filters,
+        }
+        raw |= {n: v for n in ("channel_id", "video_id") if (v := getattr(question, n)) is not None}
+        query = parse_query(raw, now_ms=self.now_ms)
+        row = self.analytics.query(query, visible, self.now_ms, self.now_ms).rows[0]
+        value = row[metric]
+        return value if value is None else float(value)
+
+    def _measure(self, question: Question, visible: Visible) -> float:
+        """Ask the store itself for what is no metric: a raw measure, or a sample at an instant."""
+        filters = {"is_bot": "false", **question.filters}
+        filters |= {n: v for n in ("channel_id", "video_id") if (v := getattr(question, n)) is not None}
+        filters = {name: value for name, value in filters.items() if value != "any"}
+        rollup = min(
+            (
+                r
+                for r in ROLLUPS.values()
+                if question.metric in {m.name for m in r.measures} and {*filters} <= {*r.keys}
+            ),
+            key=lambda r: r.cost,
+        )
+        edges = (max(question.start_ms, FIRST_MS), min(question.end_ms, LAST_MS))
+        if question.at_ms is not None:
+            edges = (question.at_ms, question.at_ms + SAMPLE_MS)
+        where = tuple(Filter(name, (value,)) for name, value in filters.items())
+        found: pa.Table = self.store.scan(Scan(rollup.name, (question.metric,), edges, visible, filters=where))
+        return float(sum(found[question.metric].to_pylist()))
+
+
+class RuleSubject(OracleSubject):
+    """The interval rule itself, one step a beacon as it arrives; the oracle's questions, the rule's increments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._core = Core()
+        self._found: list[oracle.Increment] = []
+
+    def feed(self, beacon: Beacon) -> None:
+        super().feed(beacon)
+        self._step([to_table(beacon.enriched())], beacon.received_at)
+
+    def settle(self, now_ms: int) -> None:
+        super().settle(now_ms)
+        self._step([], now_ms + GRACE_MS)
+        self._facts = self._found
+
+    def _step(self, arrived: list[pa.Table], now_ms: int) -> None:
+        names = {view_key(*key): key for key in ((e["tenant_id"], e["view_id"]) for e in self._events)}
+        increments = self._core.step(arrived, now_ms).increments
+        for measure, (rows, amounts) in increments.amounts.items():
+            for row, amount in zip(rows.tolist(), amounts.tolist(), strict=True):
+                code = int(increments.cdn[row])
+                self._found.append(
+                    oracle.Increment(
+                        names[int(self._core.keys[increments.view[row]])],
+                        int(increments.instant[row]),
+                        measure,
+                        amount,
+                        int(increments.bitrate_kbps[row]) or None,
+                        self._core.cdns[code] if code >= 0 else "unknown",
+                    )
+                )
+
+
+@contextmanager
+def embedded(folder: Path) -> Iterator[EmbeddedSubject]:
+    subject = EmbeddedSubject(folder)
+    try:
+        yield subject
+    finally:
+        subject.close()
