@@ -177,4 +177,7 @@ def merge_kll(parts: Iterable[bytes]) -> bytes | None:
 
 def kll_quantile(sketch: bytes | None, quantile: float) -> float | None:
     """Return the value at the normalised rank, or None where nothing was seen."""
-    return None if sketch is None else float(kll_doubles_sketch.deserialize(sketch).get_quantile(quantile))
+    if sketch is None:
+        return None
+    # Inclusive is what Druid asks for (and what nearest rank means); the Python binding's default is not.
+    return float(kll_doubles_sketch.deserialize(sketch).get_quantile(quantile, inclusive=True))
