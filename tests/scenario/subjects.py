@@ -15,7 +15,7 @@ from viewmeter.model.events import view_key
 from viewmeter.model.time import DAY_MS, MINUTE_MS, rfc3339
 from viewmeter.olap.embedded import DuckDBStore
 from viewmeter.olap.protocol import Filter, Scan, Visible
-from viewmeter.query import Analytics, QuerySettings, parse_query
+from viewmeter.query import Analytics, QueryProblem, QuerySettings, parse_query
 from viewmeter.stream.core import GRACE_MS, Core
 from viewmeter.stream.embedded import EmbeddedStream
 from viewmeter.testing import oracle
@@ -82,7 +82,12 @@ class EmbeddedSubject:
         }
         raw |= {n: v for n in ("channel_id", "video_id") if (v := getattr(question, n)) is not None}
         query = parse_query(raw, now_ms=self.now_ms)
-        row = self.analytics.query(query, visible, self.now_ms, self.now_ms).rows[0]
+        try:
+            row = self.analytics.query(query, visible, self.now_ms, self.now_ms).rows[0]
+        except QueryProblem as problem:
+            if problem.code == "not_covered":  # mixed filters need the batch layer's `cross` rollup
+                raise UnseenError from problem
+            raise
         value = row[metric]
         return value if value is None else float(value)
 

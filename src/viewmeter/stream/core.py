@@ -18,8 +18,8 @@ from viewmeter.model import interval, late, ordering, silence
 from viewmeter.model.events import EVENT_SCHEMA, UNKNOWN
 from viewmeter.model.increments import Increments, Presence
 from viewmeter.model.time import HOUR_MS, MINUTE_MS
-from viewmeter.model.views import ViewStates
-from viewmeter.stream.groups import GROUPED, PARENTS, VIEW_KEYS, Groups
+from viewmeter.model.views import NEVER, ViewStates
+from viewmeter.stream.groups import GROUPED, PARENTS, VIEW_KEYS, Coded, Groups
 from viewmeter.stream.slots import EMPTY, SlotMap
 from viewmeter.stream.viewers import Viewers, pair_keys
 
@@ -59,6 +59,7 @@ class Core:
         self.cdns: list[str] = []
         self.waiting = EVENT_SCHEMA.empty_table()
         self.minute = 0
+        self._described_by: Array = np.zeros(0, np.int64)  # row of this batch that a slot was described by
         self._cdn_codes: dict[str, int] = {}
         self._slots = SlotMap()
         self._free: list[int] = []
@@ -142,14 +143,17 @@ class Core:
         """Return each event's slot; views never seen get one, with the dimensions of the row that came first."""
         keys = _numpy(table, "view_key")
         slots = self._slots.find(keys)
+        self._described_by = np.full(len(self.states), NEVER, np.int64)
         missing = np.flatnonzero(slots == EMPTY)
         if len(missing):
             new, first = np.unique(keys[missing], return_index=True)
             taken = self._take_slots(len(new))
+            self._described_by = np.full(len(self.states), NEVER, np.int64)
             self._slots.put(new, taken)
             self.keys[taken] = new
             slots[missing] = self._slots.find(keys[missing])
             self._describe(table, missing[first], taken)
+            self._described_by[taken] = missing[first]
             self.pair[taken] = self.viewers.enter(pair_keys(self.group["video"][taken], self.viewer[taken]))
         return slots
 
@@ -173,7 +177,7 @@ class Core:
         """Take the dimensions of these rows for these views."""
         some = table.select(["viewer_hash", *VIEW_KEYS]).take(rows)
         self.viewer[slots] = _numpy(some, "viewer_hash")
-        columns = {key: some.column(key).to_pylist() for key in VIEW_KEYS}
+        columns = {key: Coded.of(some.column(key)) for key in VIEW_KEYS}
         for name, of_view in self.group.items():
             of_view[slots] = self.groups[name].number(columns)
         video = self.group["video"][slots]
@@ -188,6 +192,9 @@ class Core:
         if len(new):
             first = rows[np.searchsorted(view, new)]
             slots = touched[new]
+            other = self._described_by[slots] != first
+            first, slots = first[other], slots[other]
+        if len(new) and len(slots):
             self._describe(table, first, slots)
             self.viewers.leave(self.pair[slots])
             self.pair[slots] = self.viewers.enter(pair_keys(self.group["video"][slots], self.viewer[slots]))
@@ -220,7 +227,7 @@ class Core:
             self._free += old.tolist()
             slots = self.remembered()
             self._slots = SlotMap(self.keys[slots], slots)
-            self.pair = np.maximum(self.viewers.compact()[self.pair], 0)
+            self.pair[slots] = self.viewers.compact()[self.pair[slots]]
 
 
 def _numpy(table: pa.Table, name: str) -> Array:

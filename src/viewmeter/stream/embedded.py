@@ -80,6 +80,7 @@ class EmbeddedStream:
         self._changed = threading.Condition()
         self._flushes_asked = 0
         self._flushes_done = 0
+        self._recovered = False
         self._stopping = False
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
@@ -88,7 +89,7 @@ class EmbeddedStream:
 
     def start(self) -> None:
         """Recover from the snapshot, the commits and the log; then begin."""
-        self._recover()
+        self.recover()
         self._thread = threading.Thread(target=self._run, name="stream", daemon=True)
         self._thread.start()
 
@@ -118,7 +119,7 @@ class EmbeddedStream:
 
     def figures(self) -> StreamFigures:
         """Return where the jobs stand. Raises RuntimeError before they have recovered."""
-        if self._thread is None:
+        if not self._recovered:
             raise RuntimeError("The stream jobs are recovering.")
         ends = self._log.ends()
         positions = self._positions
@@ -164,11 +165,7 @@ class EmbeddedStream:
     def _turn(self, settle: bool) -> bool:
         """Apply one micro-batch if there is a reason for one; all that is durable where it must settle."""
         if settle:
-            ends = self._log.ends()
-            while any(self._positions.get(p, 0) < end for p, end in ends.items()):
-                self._batch(self._log.read(self._positions, ends, self._settings.max_batch_events), self._clock())
-            # A clock that is ahead frees what waits, and claims presence up to now.
-            self._batch([], self._clock() + WAIT_MS)
+            self.settle()
             return True
         now = self._clock()
         if now - self._last.commit < self._settings.commit_every_ms:
@@ -184,6 +181,14 @@ class EmbeddedStream:
         self._live.publish(LiveUpdate(_NO_COUNTERS, None, now, self._watermark))
         self._last.commit = now
         return False
+
+    def settle(self) -> None:
+        """Apply all that is durable now, also what waits. For callers without the thread; `flush()` asks the thread."""
+        ends = self._log.ends()
+        while any(self._positions.get(p, 0) < end for p, end in ends.items()):
+            self._batch(self._log.read(self._positions, ends, self._settings.max_batch_events), self._clock())
+        # A clock that is ahead frees what waits, and claims presence up to now.
+        self._batch([], self._clock() + WAIT_MS)
 
     def _batch(self, batches: list[LogBatch], now_ms: int, whole: bool = True) -> None:
         """Apply, commit, show."""
@@ -252,7 +257,8 @@ class EmbeddedStream:
         self._log.commit(READER, self._positions)
         self._store.forget_commits(self._number)
 
-    def _recover(self) -> None:
+    def recover(self) -> None:
+        """Take up the state where the last commit left it."""
         found = snapshot.load(self._state_dir)
         if found is not None:
             self._core, self._number, self._positions = found.core, found.number, dict(found.positions)
@@ -269,6 +275,7 @@ class EmbeddedStream:
         now = self._clock()
         self._last = _Clocks(snapshot=now, compaction=now)
         self._show_last_hour(now)
+        self._recovered = True
         log.info("stream jobs recovered", views=self._core.views, commits_replayed=replayed, commit=self._number)
 
     def _show_last_hour(self, now_ms: int) -> None:

@@ -31,6 +31,40 @@ VIEW_KEYS: Final = tuple(dict.fromkeys(key for keys in GROUPED.values() for key 
 """Every column of an event that some group needs."""
 
 
+class Coded:
+    """A column as small integers and the values behind them."""
+
+    def __init__(self, codes: Array, words: Array) -> None:
+        self.codes, self.words = codes, words
+
+    @classmethod
+    def of(cls, column: pa.ChunkedArray) -> Coded:
+        """Encode a column of words (dictionary or not) or of booleans."""
+        if not pa.types.is_dictionary(column.type):
+            column = column.dictionary_encode()
+        encoded = column.unify_dictionaries().combine_chunks()
+        words = np.array(encoded.dictionary.to_pylist(), object)
+        return cls(encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64), words)
+
+    def values(self, rows: Array) -> list[Any]:
+        """Return the values at rows."""
+        out: list[Any] = self.words[self.codes[rows]].tolist()
+        return out
+
+
+def _distinct(columns: list[Coded]) -> tuple[Array, Array]:
+    """Return a row of each distinct combination, and which combination each row has."""
+    key, span = np.zeros(len(columns[0].codes), np.int64), 1
+    for column in columns:
+        size = max(1, len(column.words))
+        if span * size > 1 << 62:
+            _, key = np.unique(key, return_inverse=True)
+            span = len(key)
+        key, span = key * size + column.codes, span * size
+    _, first, row_of = np.unique(key, return_index=True, return_inverse=True)
+    return first, row_of
+
+
 class Groups:
     """The groups of one rollup."""
 
@@ -42,18 +76,20 @@ class Groups:
     def __len__(self) -> int:
         return len(self._numbers)
 
-    def number(self, columns: dict[str, list[Any]]) -> Array:
+    def number(self, columns: dict[str, Coded]) -> Array:
         """Return the group of each row; new combinations get the next numbers."""
-        rows = zip(*(columns[key] for key in self.keys), strict=True)
+        mine = [columns[key] for key in self.keys]
+        first, row_of = _distinct(mine)
+        rows = zip(*(column.values(first) for column in mine), strict=True)
         known = self._numbers
-        out = np.empty(len(columns[self.keys[0]]), np.int32)
+        numbers = np.empty(len(first), np.int32)
         for at, row in enumerate(rows):
             number = known.get(row)
             if number is None:
                 number = known[row] = len(known)
                 self._remember(number, row)
-            out[at] = number
-        return out
+            numbers[at] = number
+        return numbers[row_of]
 
     def _remember(self, number: int, row: tuple[Any, ...]) -> None:
         for key, value in zip(self.keys, row, strict=True):
@@ -76,5 +112,7 @@ class Groups:
     def restored(cls, table: pa.Table) -> Groups:
         """Return the groups that `table()` returned."""
         groups = cls(tuple(table.column_names))
-        groups.number({key: table.column(key).to_pylist() for key in groups.keys})
+        for number, row in enumerate(zip(*(table.column(key).to_pylist() for key in groups.keys), strict=True)):
+            groups._numbers[row] = number
+            groups._remember(number, row)
         return groups

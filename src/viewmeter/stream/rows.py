@@ -121,7 +121,7 @@ def _sum(time_ms: Array, group: Array, amounts: Mapping[str, tuple[Array, Array]
     """Sum by (time, group)."""
     if not len(time_ms):
         return Summed(time_ms, group, {}, np.zeros(0, np.int64))
-    steps, step = np.unique(time_ms, return_inverse=True)
+    steps, step = _steps(time_ms)
     width = int(group.max()) + 1
     key = step * width + group
     span = width * len(steps)
@@ -139,6 +139,15 @@ def _sum(time_ms: Array, group: Array, amounts: Mapping[str, tuple[Array, Array]
         for name, (rows, values) in amounts.items()
     }
     return Summed(steps[keys // width], (keys % width).astype(np.int64), sums, row_of)
+
+
+def _steps(time_ms: Array) -> tuple[Array, Array]:
+    """Return the distinct times, or a dense range that holds them, and each row's place in it."""
+    low = int(time_ms.min())
+    span = (int(time_ms.max()) - low) // SAMPLE_MS + 1
+    if span > 1_000:  # a replay of hours
+        return np.unique(time_ms, return_inverse=True)
+    return low + SAMPLE_MS * np.arange(span), (time_ms - low) // SAMPLE_MS
 
 
 def _table(core: Core, name: str, summed: Summed, sketched: _Sketched | None) -> pa.Table:
@@ -206,15 +215,18 @@ def _concurrency(core: Core, deltas: Deltas) -> pa.Table:
     view, at, sign = deltas.presence.samples()
     run, viewer_at, viewer_sign = deltas.viewer_samples
     video = core.group["video"]
-    both = np.concatenate([at, viewer_at])
-    rows = np.arange(len(both))
+    views = _sum(at, video[view], {"concurrent_views": (np.arange(len(at)), sign)})
+    viewers = _sum(
+        viewer_at,
+        video[deltas.presence.view[run]],
+        {"concurrent_viewers": (np.arange(len(viewer_at)), viewer_sign)},
+    )
+    of_views, of_viewers = np.arange(len(views.group)), np.arange(len(viewers.group)) + len(views.group)
     summed = _sum(
-        both,
-        np.concatenate([video[view], video[deltas.presence.view[run]]]),
-        {
-            "concurrent_views": (rows[: len(at)], sign),
-            "concurrent_viewers": (rows[len(at) :], viewer_sign),
-        },
+        np.concatenate([views.time_ms, viewers.time_ms]),
+        np.concatenate([views.group, viewers.group]),
+        {name: (of_views, sums) for name, sums in views.sums.items()}
+        | {name: (of_viewers, sums) for name, sums in viewers.sums.items()},
     )
     groups = core.groups["video"]
     return pa.table(

@@ -102,6 +102,9 @@ class Viewers:
         sorted_pairs = pairs[order]
         opens = np.ones(len(order), bool)
         np.not_equal(sorted_pairs[1:], sorted_pairs[:-1], out=opens[1:])
+        if opens.all():
+            bits = self._mark(pairs, runs.first // SAMPLE_MS, runs.count, runs.sign)
+            return _expand([(np.arange(len(pairs)), bits)], runs)
         starts = np.flatnonzero(opens)
         rank = np.arange(len(order)) - starts[np.cumsum(opens) - 1]
         parts = []
@@ -145,6 +148,8 @@ def _expand(parts: list[tuple[Array, Array]], runs: Presence) -> tuple[Array, Ar
         return none, none, none
     rows = np.concatenate([rows for rows, _ in parts])
     bits = np.concatenate([bits for _, bits in parts])
+    some = bits != 0
+    rows, bits = rows[some], bits[some]
     count = runs.count[rows]
     run = np.repeat(np.arange(len(rows)), count)
     within = np.arange(len(run)) - np.repeat(np.cumsum(count) - count, count)
