@@ -103,7 +103,7 @@ class EmbeddedStream:
         self._thread.join()
         self._thread = None
         if self._failure is None:
-            self._save_state()
+            self.save_state()
 
     def flush(self, timeout_s: float = 30.0) -> None:
         """Return when every event that is durable now is in every answer. Raises TimeoutError."""
@@ -142,7 +142,9 @@ class EmbeddedStream:
                 with self._changed:
                     asked, stopping = self._flushes_asked, self._stopping
                 settle = asked > self._flushes_done or stopping
-                busy = self._turn(settle)
+                if settle:
+                    self.settle()
+                busy = settle or self.turn()
                 if settle:
                     with self._changed:
                         self._flushes_done = max(self._flushes_done, asked)
@@ -162,11 +164,8 @@ class EmbeddedStream:
             if self._on_failure is not None:
                 self._on_failure(problem)
 
-    def _turn(self, settle: bool) -> bool:
-        """Apply one micro-batch if there is a reason for one; all that is durable where it must settle."""
-        if settle:
-            self.settle()
-            return True
+    def turn(self) -> bool:
+        """Apply one micro-batch if there is a reason for one; return whether more is there already."""
         now = self._clock()
         if now - self._last.commit < self._settings.commit_every_ms:
             return False
@@ -237,7 +236,7 @@ class EmbeddedStream:
         if now - last.snapshot >= settings.snapshot_every_s * SECOND_MS:
             last.snapshot = now
             if self._number > self._saved:
-                self._save_state()
+                self.save_state()
         if now - last.compaction >= settings.compact_every_s * SECOND_MS:
             last.compaction = now
             self._store.compact(floor_to(now, MINUTE_MS) - MINUTE_MS)
@@ -247,7 +246,8 @@ class EmbeddedStream:
 
     # State
 
-    def _save_state(self) -> None:
+    def save_state(self) -> None:
+        """Write a snapshot; the commits and the log before it are needed no more."""
         try:
             snapshot.save(self._core, self._number, self._positions, self._state_dir)
         except OSError as problem:  # the older snapshot and its commits still serve; try again in its time
