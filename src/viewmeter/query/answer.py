@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -46,9 +47,8 @@ class Answer:
         for name, path in self._columns().items():
             values = [_value(row, path) for row in self.rows]
             if name == "time":
-                moments = [pa.scalar(v).cast(pa.timestamp("ms", "UTC")) for v in values]
                 zone = str(self.meta.get("time_zone", "UTC"))
-                columns[name] = pa.array([m.as_py() for m in moments], pa.timestamp("ms", zone))
+                columns[name] = pa.array([datetime.fromisoformat(v) for v in values], pa.timestamp("ms", zone))
             else:
                 columns[name] = pa.array(values, _arrow_type(name, values))
         sink = io.BytesIO()

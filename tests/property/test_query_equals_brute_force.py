@@ -1,0 +1,197 @@
+"""Whatever rollup, cut, compaction, page or cache lies between: the answer is that of the increments themselves."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from viewmeter.live.embedded import MemoryLiveStore
+from viewmeter.model.catalogue import METRICS
+from viewmeter.model.time import from_ms, to_ms
+from viewmeter.olap.embedded import DuckDBSettings, DuckDBStore
+from viewmeter.olap.protocol import Commit, Visible
+from viewmeter.query import Analytics, QuerySettings, parse_query
+from viewmeter.query.question import GRANULARITIES
+from viewmeter.query.ranges import zone_of
+from viewmeter.testing import oracle_metrics
+from viewmeter.testing.contracts.facts import DAY, HOUR, MINUTE, T0, Fact, fact, rows_of
+
+ZONES = ["UTC", "Europe/Berlin", "Asia/Kolkata"]
+GROUPINGS = [
+    ("country", "city"), ("os", "browser", "device_type"),
+    ("cdn", "bitrate_bucket"), ("channel_id", "video_id", "is_bot"),
+]  # fmt: skip
+RATIOS = (
+    "average_watch_duration_ms",
+    "completion_rate",
+    "rebuffer_ratio",
+    "startup_time_avg_ms",
+    "playback_failure_rate",
+)
+SUMS = {"plays": "plays", "attempts": "attempts", "watch_time_ms": "played_ms", "lost_events": "lost_events"}
+METRIC_NAMES = [*RATIOS, *SUMS, "unique_viewers"]
+
+
+@st.composite
+def facts(draw: st.DrawFn) -> Fact:
+    words = {
+        "tenant_id": st.sampled_from(["acme", "acme", "other"]),
+        "channel_id": st.sampled_from(["c1", "c2"]),
+        "video_id": st.sampled_from(["v1", "v2"]),
+        "is_bot": st.sampled_from(["false", "false", "true"]),
+        "country": st.sampled_from(["DE", "AT"]),
+        "city": st.sampled_from(["x", "y"]),
+        "os": st.sampled_from(["iOS", "Linux"]),
+        "browser": st.sampled_from(["a", "b"]),
+        "cdn": st.sampled_from(["k", "l"]),
+        "bitrate_bucket": st.sampled_from(["0_300", "unknown"]),
+    }
+    sums = {
+        "plays": st.integers(0, 3), "blind_plays": st.integers(0, 1), "attempts": st.integers(0, 3),
+        "completes": st.integers(0, 2), "failures": st.integers(-1, 1), "played_ms": st.integers(0, 10**6),
+        "rebuffered_ms": st.integers(0, 10**4), "startup_ms": st.integers(0, 10**4), "startups": st.integers(0, 2),
+        "lost_events": st.integers(-2, 2),
+    }  # fmt: skip
+    return fact(
+        draw(st.integers(0, 3 * DAY // MINUTE - 1)) * MINUTE,
+        viewer=draw(st.one_of(st.none(), st.integers(1, 6))),
+        **{name: draw(strategy) for name, strategy in {**words, **sums}.items()},
+    )
+
+
+@st.composite
+def questions(draw: st.DrawFn) -> dict[str, Any]:
+    possible = draw(st.sampled_from(GROUPINGS))
+    dimensions = draw(st.lists(st.sampled_from(possible), unique=True, max_size=2))
+    filtered = draw(st.lists(st.sampled_from(possible), unique=True, max_size=1))
+    values = {"country": "DE", "city": "x", "os": "iOS", "browser": "a", "device_type": "unknown", "cdn": "k",
+              "bitrate_bucket": "unknown", "channel_id": "c1", "video_id": "v1", "is_bot": "true"}  # fmt: skip
+    start = draw(st.integers(0, 3 * DAY // MINUTE - 2))
+    length = draw(st.integers(1, 3 * DAY // MINUTE - start))
+    granularity = draw(st.sampled_from([g for g in GRANULARITIES if g != "minute" or length < 500]))
+    return {
+        "metrics": draw(st.lists(st.sampled_from(METRIC_NAMES), unique=True, min_size=1, max_size=4)),
+        "dimensions": dimensions,
+        "filters": [[draw(st.sampled_from(["is", "is_not"])), d, [values[d]]] for d in filtered],
+        "time_range": {"start": T0 + start * MINUTE, "end": T0 + (start + length) * MINUTE},
+        "granularity": granularity,
+        "time_zone": draw(st.sampled_from(ZONES)),
+    }
+
+
+def brute_force(everything: list[Fact], question: dict[str, Any], visible: Visible) -> dict[Any, dict[str, Any]]:
+    """Return key (time, words…) -> metrics, straight from the facts."""
+    found: dict[Any, list[Fact]] = {}
+    asked = {*question["dimensions"], *(f[1] for f in question["filters"])}
+    for one in everything:
+        inside = question["time_range"]["start"] <= one.at_ms < question["time_range"]["end"]
+        mine = visible.tenant_id in (None, one.word("tenant_id"))
+        mine &= visible.channels is None or one.word("channel_id") in visible.channels
+        kept = all((one.word(d) in v) == (how == "is") for how, d, v in question["filters"])
+        if "is_bot" not in asked:
+            kept &= one.word("is_bot") == "false"
+        if inside and mine and kept:
+            words = tuple(one.word(d) == "true" if d == "is_bot" else one.word(d) for d in question["dimensions"])
+            found.setdefault((_bucket(one.at_ms, question), *words), []).append(one)
+    return {key: _metrics(members) for key, members in found.items()}
+
+
+def _bucket(at_ms: int, question: dict[str, Any]) -> int:
+    """Return the start of the local bucket, cut to the range; these three days have no clock change."""
+    moment = from_ms(at_ms, zone_of(question["time_zone"]))
+    day = moment.replace(hour=0, minute=0, second=0, microsecond=0)
+    start = {
+        "total": 0,
+        "month": to_ms(day.replace(day=1)),
+        "week": to_ms(day) - day.weekday() * DAY,
+        "day": to_ms(day),
+        "hour": to_ms(moment.replace(minute=0)),
+        "5m": to_ms(moment.replace(minute=moment.minute // 5 * 5)),
+        "minute": at_ms,
+    }[question["granularity"]]
+    return max(start, question["time_range"]["start"])
+
+
+def _metrics(members: list[Fact]) -> dict[str, Any]:
+    sums: dict[str, int] = {}
+    for one in members:
+        for name, amount in one.sums.items():
+            sums[name] = sums.get(name, 0) + amount
+    finished = oracle_metrics.metrics(sums)
+    return {
+        **{name: finished[name] for name in RATIOS},
+        **{name: sums[measure] for name, measure in SUMS.items()},
+        "unique_viewers": len({f.viewer for f in members if f.viewer is not None}),
+    }
+
+
+@pytest.fixture
+def new_store(tmp_path: Path) -> Iterator[Callable[[], DuckDBStore]]:
+    made: list[DuckDBStore] = []
+    numbers = itertools.count()
+
+    def new() -> DuckDBStore:
+        made.append(DuckDBStore(tmp_path / f"{next(numbers)}.duckdb", DuckDBSettings(threads=1, readers=1)))
+        return made[-1]
+
+    yield new
+    for store in made:
+        store.close()
+
+
+@given(data=st.data())
+@settings(
+    max_examples=12,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # a store an example: shrinking would take minutes
+)
+def test_a_query_over_rollups_is_the_brute_force_over_their_increments(
+    new_store: Callable[[], DuckDBStore], data: st.DataObject
+) -> None:
+    everything = data.draw(st.lists(facts(), min_size=1, max_size=25))
+    store = new_store()
+    cut = data.draw(st.integers(0, len(everything)))
+    store.append(rows_of(everything[:cut]), Commit(1, T0, {}, T0))
+    if data.draw(st.booleans()):
+        store.compact(T0 + data.draw(st.integers(0, 3)) * DAY)
+    store.append(rows_of(everything[cut:]), Commit(2, T0, {}, T0))
+    if data.draw(st.booleans()):
+        store.compact(T0 + 3 * DAY)
+    cached = Analytics(store, MemoryLiveStore())
+    plain = Analytics(store, MemoryLiveStore(), QuerySettings(cache_entries=0))
+    now = T0 + 3 * DAY + HOUR
+    for question in data.draw(st.lists(questions(), min_size=4, max_size=8)):
+        visible = data.draw(
+            st.sampled_from([Visible("acme"), Visible("acme", ("c1",)), Visible(None), Visible("other", ("c2", "c9"))])
+        )
+        query = parse_query(question, now_ms=now)
+        answer = plain.query(query, visible, now, now)
+        for _ in range(2):
+            again = cached.query(query, visible, now, now)
+            assert again.rows == answer.rows
+        _compare(answer.rows, brute_force(everything, question, visible), question)
+
+
+def _compare(rows: list[dict[str, Any]], expected: dict[Any, dict[str, Any]], question: dict[str, Any]) -> None:
+    nothing = _metrics([fact(0, **dict.fromkeys(SUMS.values(), 0))])
+    seen = set()
+    for row in rows:
+        at = to_ms(datetime.fromisoformat(row["time"]))
+        key = (at, *(row[d] for d in question["dimensions"]))
+        assert key not in seen
+        seen.add(key)
+        wanted = expected.get(key, nothing)
+        for name in question["metrics"]:
+            assert name in METRICS
+            if wanted[name] is None:
+                assert row[name] is None, (key, name)
+            else:
+                assert math.isclose(row[name], wanted[name], rel_tol=1e-12, abs_tol=1e-12), (key, name)
+    assert {*expected} <= seen
