@@ -21,9 +21,9 @@ from viewmeter.olap.protocol import Scan
 
 @dataclass(frozen=True)
 class Parts:
-    """What the queries gave: sums by group (None where none was asked), and the lists of each sketch by group."""
+    """What the queries gave: sums of every group that has rows, and the lists of each sketch that holds anything."""
 
-    sums: pa.Table | None
+    sums: pa.Table
     lists: dict[str, pa.Table]
 
 
@@ -32,7 +32,7 @@ def run(con: duckdb.DuckDBPyConnection, question: Scan, row_limit: int) -> Parts
     measures = sql.measures_of(question)
     summed = [m for m in measures if m.kind in (Kind.ADDITIVE, Kind.GAUGE)]
     sketched = [m for m in measures if m.kind in (Kind.HLL, Kind.KLL)]
-    sums = _fetch(con, sql.scan_sums(question, summed, row_limit), row_limit) if summed else None
+    sums = _fetch(con, sql.scan_sums(question, summed, row_limit), row_limit)
     lists = {m.name: _fetch(con, sql.scan_lists(question, m, row_limit), row_limit) for m in sketched}
     return Parts(sums, lists)
 
@@ -54,9 +54,7 @@ def assemble(question: Scan, parts: Parts) -> pa.Table:
     for measure in sql.measures_of(question):
         if measure.name in parts.lists:
             sketch = _sketches(measure, parts.lists[measure.name])
-            table = sketch if table is None else _beside(table, sketch, ["bucket", *question.dimensions])
-    if table is None:
-        raise ValueError("a scan needs at least one measure")
+            table = _beside(table, sketch, ["bucket", *question.dimensions])
     order = [name for name in ("bucket", "time_ms", *question.dimensions) if name in table.column_names]
     answer: pa.Table = table.select([*order, *(m.name for m in sql.measures_of(question))])
     return answer
@@ -72,6 +70,6 @@ def _sketches(measure: Measure, table: pa.Table) -> pa.Table:
 
 
 def _beside(left: pa.Table, right: pa.Table, keys: list[str]) -> pa.Table:
-    """Join by group. Every group of a sketch has rows, so it is among the sums as well."""
+    """Join by group. Every group of a sketch has rows, so it is among the sums; not the other way round."""
     joined: pa.Table = left.join(right, keys, join_type="left outer")
     return joined

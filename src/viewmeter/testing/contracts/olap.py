@@ -237,6 +237,12 @@ class TimeSeriesStoreContract:
             {"bucket": i, "plays": 2} for i in range(len(every_second) - 1)
         ]
 
+    def test_a_group_with_rows_is_there_though_its_sketch_is_empty(self, store: TimeSeriesStore) -> None:
+        store.append(rows_of([fact(0, plays=1, viewer=1, video_id="a"), fact(0, events=1, video_id="b")]), commit(1))
+        found = scan(store, "viewers_hll", "startup_kll", dimensions=("video_id",))
+        assert [(row["video_id"], row["viewers_hll"] is None) for row in found] == [("a", False), ("b", True)]
+        assert all(row["startup_kll"] is None for row in found)
+
     def test_what_the_rollup_does_not_have_is_refused(self, store: TimeSeriesStore) -> None:
         with pytest.raises(ValueError, match="country"):
             scan(store, "plays", dimensions=("country",))
