@@ -140,6 +140,8 @@ def _filter(f: Filter) -> Sql:
 
 def _bucket(edges_ms: Sequence[int]) -> tuple[str, str, Parameters]:
     """Return (expression over time_ms, join, parameters) that finds the bucket of a row."""
+    if len(edges_ms) == 2:
+        return "0", "", []  # a constant costs nothing to group by
     runs = _runs(edges_ms)
     if len(runs) <= _TREE_RUNS_MAX:
         return _tree(runs), "", []
