@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from viewmeter.web.gateway import Gateway
 
 log = structlog.get_logger(__name__)
+
+REPLAY_PARTITION: Final = 900
+"""The log partition that replayed dead letters go to: the engine's own, out of the workers' way."""
 
 
 def now_ms() -> int:
@@ -88,16 +91,22 @@ class EmbeddedEngine:
         except Exception as problem:
             log.exception("the stream jobs could not start")
             self.failed.append(problem)
-            os.kill(os.getpid(), signal.SIGTERM)  # ends serve(); the supervisor starts the engine anew
+            _end_this_process(problem)
 
     def close(self) -> None:
         """Save the stream jobs' state and close everything."""
         self._closing.close()
 
 
+def _end_this_process(_problem: BaseException) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)  # ends serve(); the supervisor starts the engine anew
+
+
 def embedded_engine(config: Config, data: Path) -> EmbeddedEngine:
     """Open everything that the engine process runs on."""
     from viewmeter.collector.deadletters import DeadLetters
+    from viewmeter.collector.settings import CollectorSettings
+    from viewmeter.eventlog.embedded import EmbeddedLogWriter
     from viewmeter.live.embedded import MemoryLiveSettings, MemoryLiveStore
     from viewmeter.metadata.directory import Directory
     from viewmeter.metadata.settings import MetadataSettings
@@ -106,6 +115,7 @@ def embedded_engine(config: Config, data: Path) -> EmbeddedEngine:
     from viewmeter.stream.embedded import EmbeddedStream, StreamSettings
     from viewmeter.supervisor.settings import ServerSettings
     from viewmeter.web.app import create_app
+    from viewmeter.web.replay import Resubmitter
     from viewmeter.web.services import Services
     from viewmeter.web.settings import WebSettings
 
@@ -118,10 +128,20 @@ def embedded_engine(config: Config, data: Path) -> EmbeddedEngine:
         opened.callback(rollups.close)
         reader = log_reader(data)
         live = MemoryLiveStore(config.of(MemoryLiveSettings))
-        stream = EmbeddedStream(reader, rollups, live, data / "state", now_ms, config.of(StreamSettings))
+        stream = EmbeddedStream(
+            reader, rollups, live, data / "state", now_ms, config.of(StreamSettings), on_failure=_end_this_process
+        )
         opened.callback(stream.stop)
         letters = DeadLetters(data / "dead-letters")
         opened.callback(letters.close)
+        replays = Resubmitter(
+            lambda: EmbeddedLogWriter(data / "log", REPLAY_PARTITION, now_ms),
+            letters,
+            metadata,
+            config.of(CollectorSettings),
+            now_ms,
+        )
+        opened.callback(replays.close)
         services = Services(
             analytics=Analytics(rollups, live, config.of(QuerySettings)),
             stream=stream,
@@ -133,6 +153,7 @@ def embedded_engine(config: Config, data: Path) -> EmbeddedEngine:
             clock=now_ms,
             version=__version__,
             dead_letters=letters,
+            resubmit=replays.resubmit,
             settings=config.of(WebSettings),
         )
         engine = EmbeddedEngine(create_app(services), stream, config.of(ServerSettings).drain_timeout_s)

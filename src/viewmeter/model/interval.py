@@ -2,8 +2,8 @@
 
 In: events as columns, sorted by view and `seq`, distinct, and newer than what their views' states have applied; the
 states of just these views. Out: increments (view, instant, bitrate, cdn, measure, amount), runs of presence, new holes
-in `seq`, and the new states. Promised: a pure function of its arguments; cutting the same events into other batches gives
-the same increments. Not done here: putting events in order and dropping duplicates (`ordering.py`), late events
+in `seq`, and the new states. Promised: a pure function of its arguments; cutting the same events into other batches
+gives the same increments. Not done here: putting events in order and dropping duplicates (`ordering.py`), late events
 (`late.py`), what only the passing of time tells (`silence.py`).
 
 Source: DESIGN 3; docs/decisions/0001 where its words allow two readings (numbers in comments are its points).
@@ -20,6 +20,7 @@ import numpy.typing as npt
 from viewmeter.model import segments as seg
 from viewmeter.model.catalogue.measures import BITRATE_BUCKETS, BITRATE_EDGES_KBPS
 from viewmeter.model.events import EVENT_TYPES, EventType
+from viewmeter.model.following import Rows, State, follow, is_over
 from viewmeter.model.increments import Builder, Increments, Presence
 from viewmeter.model.segments import NOWHERE
 from viewmeter.model.views import (
@@ -43,27 +44,6 @@ RULE_COLUMNS: Final = (
 )  # fmt: skip
 """The event columns that the rule reads; `cdn` as codes, -1 = absent."""
 
-_BASE_OF: Final = np.zeros(len(EventType), np.uint8)
-for _kind, _base in {
-    T.REQUEST: Base.STARTING,
-    T.PLAY: Base.PLAYING,
-    T.PAUSE: Base.PAUSED,
-    T.COMPLETE: Base.ENDED,
-    T.EXIT: Base.GONE,
-}.items():
-    _BASE_OF[_kind] = _base
-
-_SEEK_GOES_ON: Final = np.zeros(len(EventType), bool)
-_SEEK_GOES_ON[[T.BUFFER, T.QUALITY_CHANGE, T.OTHER]] = True
-
-_OVER: Final = np.zeros(len(Base), bool)
-_OVER[[Base.ENDED, Base.FAILED, Base.GONE]] = True
-
-
-def is_over(base: Array) -> Array:
-    """Return where the base is ended, failed or gone."""
-    return _OVER[base]
-
 
 @dataclass(frozen=True)
 class Holes:
@@ -84,75 +64,13 @@ class Outcome:
     states: ViewStates
 
 
-class _Rows:
-    """The batch with each view's carried state as a row before its events, so that every look back is `row - 1`."""
-
-    def __init__(self, view: Array, events: dict[str, Array], states: ViewStates) -> None:
-        count, views = len(view), len(states)
-        self.states = states
-        self.event_rows = np.arange(1, count + 1) + view
-        sizes = np.bincount(view, minlength=views)
-        self.starts = np.concatenate([[0], np.cumsum(sizes + 1)[:-1]])
-        self.ends = self.starts + sizes  # each view's last event
-        self.size = count + views
-        self.segment = np.repeat(np.arange(views), sizes + 1)
-        self.is_event = np.ones(self.size, bool)
-        self.is_event[self.starts] = False
-        self._events = events
-        self.kind = self.join("type", np.full(views, 255, np.uint8))
-        self.has_before = np.ones(self.size, bool)  # the row before is an event or a state that has seen one
-        self.has_before[self.starts] = False
-        self.has_before[self.starts + 1] = states.seen
-
-    def join(self, column: str, carried: Array | int) -> Array:
-        """Return the event column with the carried value at each view's head."""
-        values = self._events[column]
-        out = np.empty(self.size, values.dtype)
-        out[self.event_rows] = values
-        out[self.starts] = carried
-        return out
-
-    def before(self, values: Array) -> Array:
-        """Return the value of the row before each row (meaningless at the heads)."""
-        out = np.empty_like(values)
-        out[1:] = values[:-1]
-        out[0] = values[0]
-        return out
-
-    def carried_on(self, values: Array, known: Array) -> Array:
-        """Return the last known value up to each row; the head counts as known."""
-        return values[seg.last_where(known, self.starts)]
-
-    def first(self, condition: Array) -> Array:
-        """Return each view's first event where the condition holds."""
-        return seg.first_where(condition & self.is_event, self.segment, len(self.states))
-
-    def running_max(self, values: Array) -> Array:
-        """Return the running maximum of each view."""
-        return seg.running_max(values, self.segment)
-
-
-@dataclass
-class _State:
-    """State after each row: base and overlays, and what is known of the stream."""
-
-    instant: Array
-    base: Array
-    seeking: Array
-    rebuffering: Array
-    enters_rebuffering: Array
-    bitrate: Array
-    cdn: Array
-    duration: Array
-
-
 def apply(view: Array, events: dict[str, Array], states: ViewStates) -> Outcome:
     """Apply a batch.
 
     view: row of `states` of each event, ascending, every row of `states` at least once. events: `RULE_COLUMNS`.
     """
-    rows = _Rows(view, events, states)
-    state = _follow(rows)
+    rows = Rows(view, events, states)
+    state = follow(rows)
     out = Increments.builder(rows.segment, state.instant)
     nature = _decide(rows)
     played, rebuffered, rebuffers = _times(rows, state, nature)
@@ -181,50 +99,6 @@ def apply(view: Array, events: dict[str, Array], states: ViewStates) -> Outcome:
     return Outcome(out.build(), presence, holes, fresh)
 
 
-def _follow(rows: _Rows) -> _State:
-    """Follow base and overlays through the rows: forward fills, no loop."""
-    states, starts, kind = rows.states, rows.starts, rows.kind
-    fatal = rows.join("fatal", 0)
-    is_base = np.zeros(rows.size, np.uint8)
-    is_base[rows.event_rows] = _BASE_OF[kind[rows.event_rows]]
-    is_base[(kind == T.ERROR) & (fatal == 1)] = Base.FAILED
-    sets_base = is_base > 0
-    is_base[starts] = states.base
-    base = rows.carried_on(is_base, sets_base)
-    beats = (kind == T.HEARTBEAT) & ~rows.join("blind", carried=False)
-    if (base[beats] == Base.NONE).any():
-        last_beat = seg.last_where(beats, starts)
-        base = np.where((base == Base.NONE) & (last_beat > starts[rows.segment]), np.uint8(Base.PLAYING), base)
-
-    goes_on = np.zeros(rows.size, bool)
-    goes_on[rows.event_rows] = _SEEK_GOES_ON[kind[rows.event_rows]]
-    is_seek = kind == T.SEEK
-    is_seek[starts] = states.overlay == Overlay.SEEKING
-    seeking = rows.carried_on(is_seek, ~goes_on)
-    stalls = (kind == T.BUFFER) & (base == Base.PLAYING) & ~seeking
-    moves_on = sets_base | (kind == T.SEEK)
-    is_stall = stalls.copy()
-    is_stall[starts] = states.overlay == Overlay.REBUFFERING
-    rebuffering = rows.carried_on(is_stall, stalls | moves_on)
-
-    bitrate = rows.join("bitrate_kbps", states.bitrate_kbps)
-    cdn = rows.join("cdn", states.cdn)
-    duration = rows.join("duration_ms", states.duration_ms)
-    ts = rows.join("ts", states.instant)
-    unseen = starts[~states.seen]
-    ts[unseen] = ts[unseen + 1]
-    return _State(
-        instant=rows.running_max(ts),
-        base=base,
-        seeking=seeking,
-        rebuffering=rebuffering,
-        enters_rebuffering=stalls & ~rows.before(rebuffering),
-        bitrate=rows.carried_on(bitrate, bitrate > 0),
-        cdn=rows.carried_on(cdn, cdn >= 0),
-        duration=rows.carried_on(duration, duration >= 0),
-    )
-
-
 @dataclass
 class _Nature:
     """What kind of client each view has, settled at its first event other than request (points 4 and 10)."""
@@ -237,7 +111,7 @@ class _Nature:
     counts_rebuffers: Array
 
 
-def _decide(rows: _Rows) -> _Nature:
+def _decide(rows: Rows) -> _Nature:
     states = rows.states
     decider = rows.first(rows.kind != T.REQUEST)
     decider[states.decided] = NOWHERE
@@ -251,14 +125,14 @@ def _decide(rows: _Rows) -> _Nature:
         states.counts_rebuffered.copy(),
         states.counts_rebuffers.copy(),
     )
-    nature.blind[deciding] = rows._events["blind"][at]
-    nature.counts_played[deciding] = rows._events["played_ms"][at] >= 0
-    nature.counts_rebuffered[deciding] = rows._events["rebuffered_ms"][at] >= 0
-    nature.counts_rebuffers[deciding] = rows._events["rebuffer_count"][at] >= 0
+    nature.blind[deciding] = rows.events["blind"][at]
+    nature.counts_played[deciding] = rows.events["played_ms"][at] >= 0
+    nature.counts_rebuffered[deciding] = rows.events["rebuffered_ms"][at] >= 0
+    nature.counts_rebuffers[deciding] = rows.events["rebuffer_count"][at] >= 0
     return nature
 
 
-def _times(rows: _Rows, state: _State, nature: _Nature) -> tuple[Array, Array, Array]:
+def _times(rows: Rows, state: State, nature: _Nature) -> tuple[Array, Array, Array]:
     """Return played ms, rebuffered ms and entries into rebuffering at each row."""
     lasted = np.where(rows.has_before, state.instant - rows.before(state.instant), 0)
     lasted = np.minimum(lasted, INTERVAL_CAP_MS)
@@ -296,7 +170,7 @@ def _times(rows: _Rows, state: _State, nature: _Nature) -> tuple[Array, Array, A
     return played, rebuffered, rebuffers
 
 
-def _count_events(rows: _Rows, out: Builder) -> None:
+def _count_events(rows: Rows, out: Builder) -> None:
     out.add("events", rows.event_rows, 1)
     kinds = rows.kind[rows.event_rows]
     for code, word in enumerate(EVENT_TYPES):
@@ -305,7 +179,7 @@ def _count_events(rows: _Rows, out: Builder) -> None:
     out.add("pauses", rows.event_rows[kinds == T.PAUSE], 1)
 
 
-def _count_time(rows: _Rows, state: _State, nature: _Nature, amounts: tuple[Array, Array, Array], out: Builder) -> None:
+def _count_time(rows: Rows, state: State, nature: _Nature, amounts: tuple[Array, Array, Array], out: Builder) -> None:
     """Count time and rebuffers. A first counter value has no bitrate and its own cdn (point 2)."""
     bitrate, cdn = out.bitrate, out.cdn
     played = amounts[0]
@@ -322,12 +196,14 @@ def _count_time(rows: _Rows, state: _State, nature: _Nature, amounts: tuple[Arra
         if len(apart):
             extra = out.extra(rows.segment[apart], state.instant[apart], np.zeros(len(apart), np.int32), own_cdn[apart])
             out.add(name, extra, amount[apart])
-            amount = amount.copy()
-            amount[apart] = 0
-            if name == "played_ms":
-                played = amount
-        at = np.flatnonzero(amount)
-        out.add(name, at, amount[at])
+            together = amount.copy()
+            together[apart] = 0
+        else:
+            together = amount
+        if name == "played_ms":
+            played = together
+        at = np.flatnonzero(together)
+        out.add(name, at, together[at])
     at = np.flatnonzero((played > 0) & (bitrate > 0))
     rate = bitrate[at].astype(np.int64)
     out.add("played_kbit", at, played[at] * rate)
@@ -338,7 +214,7 @@ def _count_time(rows: _Rows, state: _State, nature: _Nature, amounts: tuple[Arra
         out.add(f"played_ms_{name}", of, played[of])
 
 
-def _count_shifts(rows: _Rows, state: _State, out: Builder) -> None:
+def _count_shifts(rows: Rows, state: State, out: Builder) -> None:
     at = np.flatnonzero(rows.kind == T.QUALITY_CHANGE)
     if not len(at):
         return
@@ -348,7 +224,7 @@ def _count_shifts(rows: _Rows, state: _State, out: Builder) -> None:
     out.add("downshifts", at[(new > 0) & (old > 0) & (new < old)], 1)
 
 
-def _count_loss(rows: _Rows, out: Builder, fresh: ViewStates) -> Holes:
+def _count_loss(rows: Rows, out: Builder, fresh: ViewStates) -> Holes:
     seq = rows.join("seq", rows.states.max_seq)
     before = rows.before(seq)
     gap = np.where(rows.is_event, seq - before - 1, 0)
@@ -360,7 +236,7 @@ def _count_loss(rows: _Rows, out: Builder, fresh: ViewStates) -> Holes:
     return Holes(rows.segment[at], before[at] + 1, seq[at] - 1)
 
 
-def _count_firsts(rows: _Rows, first_proof: Array, nature: _Nature, out: Builder, fresh: ViewStates) -> None:
+def _count_firsts(rows: Rows, first_proof: Array, nature: _Nature, out: Builder, fresh: ViewStates) -> None:
     states = rows.states
     out.add("attempts", rows.starts[~states.seen] + 1, 1)
     news = np.flatnonzero((first_proof != NOWHERE) & ~states.played)
@@ -374,7 +250,7 @@ def _count_firsts(rows: _Rows, first_proof: Array, nature: _Nature, out: Builder
     fresh.seen[:] = True
 
 
-def _count_engaged(rows: _Rows, state: _State, played: Array, nature: _Nature, out: Builder, fresh: ViewStates) -> None:
+def _count_engaged(rows: Rows, state: State, played: Array, nature: _Nature, out: Builder, fresh: ViewStates) -> None:
     """Point 1: 30 s, or half of the content where its length is known, whichever comes first."""
     played = played.copy()
     played[rows.starts] = rows.states.played_ms
@@ -388,7 +264,7 @@ def _count_engaged(rows: _Rows, state: _State, played: Array, nature: _Nature, o
     fresh.played_ms = total[rows.ends]
 
 
-def _count_startup(rows: _Rows, state: _State, out: Builder, fresh: ViewStates) -> None:
+def _count_startup(rows: Rows, state: State, out: Builder, fresh: ViewStates) -> None:
     """Point 8: of the first play: its own figure, or the time since a request with nothing missing between."""
     states = rows.states
     opening = rows.starts + 1
@@ -410,7 +286,7 @@ def _count_startup(rows: _Rows, state: _State, out: Builder, fresh: ViewStates) 
     out.add("startups", at[has], 1)
 
 
-def _count_end(rows: _Rows, state: _State, first_proof: Array, out: Builder, fresh: ViewStates) -> None:
+def _count_end(rows: Rows, state: State, first_proof: Array, out: Builder, fresh: ViewStates) -> None:
     """Count failures and exits before start: at fatal errors, at the one end of the view, and what is taken back."""
     states, kind, instant = rows.states, rows.kind, state.instant
     fatal = (kind == T.ERROR) & (rows.join("fatal", 0) == 1)
@@ -463,7 +339,7 @@ def _count_end(rows: _Rows, state: _State, first_proof: Array, out: Builder, fre
     fresh.exited[redeemed != NOWHERE] = Exited.TAKEN_BACK
 
 
-def _presence(rows: _Rows, state: _State, nature: _Nature, fresh: ViewStates) -> Presence:
+def _presence(rows: Rows, state: State, nature: _Nature, fresh: ViewStates) -> Presence:
     """Return runs of presence of the closed intervals, and what an earlier guess claimed too much (point 11)."""
     states, instant = rows.states, state.instant
     active = (state.base == Base.STARTING) | (state.base == Base.PLAYING) | (rows.kind == T.PAUSE)
@@ -472,7 +348,7 @@ def _presence(rows: _Rows, state: _State, nature: _Nature, fresh: ViewStates) ->
     active_at = np.where(active, instant, 0)
     active_at[rows.starts] = states.last_active
     active_at = rows.carried_on(active_at, active)
-    alive = ~_OVER[state.base] & (active_at != NEVER)
+    alive = ~is_over(state.base) & (active_at != NEVER)
 
     # An event that is older than what was claimed meanwhile: take that back, and claim anew from the event on.
     opening = instant[rows.starts + 1]
@@ -488,7 +364,7 @@ def _presence(rows: _Rows, state: _State, nature: _Nature, fresh: ViewStates) ->
     return Presence.joined(taken, runs)
 
 
-def _carry(rows: _Rows, state: _State, nature: _Nature, fresh: ViewStates) -> None:
+def _carry(rows: Rows, state: State, nature: _Nature, fresh: ViewStates) -> None:
     """Put what is known after the last event of each view into the new states."""
     ends, states = rows.ends, rows.states
     fresh.instant = state.instant[ends]

@@ -57,6 +57,11 @@ PROBLEMS: Final[dict[str, ProblemKind]] = _table(
      "Nothing of the beacon was accepted. Send it again after Retry-After seconds."),
     ("overloaded", 503, "Too many beacons are waiting",
      "Nothing of the beacon was accepted. Send it again after Retry-After seconds."),
+    ("busy", 503, "Too many requests are waiting", "Try again after Retry-After seconds."),
+    ("too_many_streams", 503, "Too many live streams are open",
+     "Close one, or try again after Retry-After seconds; an operator may raise web.max_streams."),
+    ("metadata_unavailable", 503, "Keys cannot be looked up now",
+     "Try again after Retry-After seconds; the server's log says why the metadata cannot be read."),
     ("shutting_down", 503, "This server is stopping",
      "Nothing was accepted. Send it again after Retry-After seconds."),
     # Who asks
@@ -68,7 +73,8 @@ PROBLEMS: Final[dict[str, ProblemKind]] = _table(
     ("rate_limited", 429, "Too many requests", "Wait Retry-After seconds."),
     ("sign_in_link_used", 401, "The sign-in link is not valid any more", "Ask for a new one."),
     ("invalid_session", 401, "The session is over", "Sign in again."),
-    ("csrf", 403, "The request does not come from this site", "Send it from the dashboard itself, or use a secret key."),
+    ("csrf", 403, "The request does not come from this site",
+     "Send it from the dashboard itself, or use a secret key."),
     # What is asked
     ("not_found", 404, "Nothing is here", "Check the address and the id."),
     ("method_not_allowed", 405, "The method is not supported here", "Use a method that the Allow header names."),

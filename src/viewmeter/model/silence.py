@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from viewmeter.model.following import is_over
 from viewmeter.model.increments import Increments, Presence
-from viewmeter.model.interval import is_over
 from viewmeter.model.views import INTERVAL_CAP_MS, NEVER, SILENCE_MS, Exited, Failed, ViewStates
 
 Array = npt.NDArray[Any]

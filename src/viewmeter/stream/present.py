@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from viewmeter.model.interval import is_over
+from viewmeter.model.following import is_over
 from viewmeter.model.views import INTERVAL_CAP_MS, NEVER
 from viewmeter.stream.core import Core
 

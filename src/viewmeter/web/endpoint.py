@@ -19,9 +19,9 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import OpenAPIMediaType, Operation, Reference, RequestBody
 
-from viewmeter.model.problems import CONTENT_TYPE
+from viewmeter.model.problems import CONTENT_TYPE, PROBLEMS
 from viewmeter.web import schemas
-from viewmeter.web.problems import KINDS, ProblemError
+from viewmeter.web.problems import ProblemError
 
 AUTH: Final = ("missing_key", "invalid_key", "invalid_session", "missing_scope", "metadata_unavailable")
 EITHER: Final[list[dict[str, list[str]]]] = [{"secretKey": []}, {"session": []}]
@@ -107,12 +107,12 @@ def _taking(kind: type[msgspec.Struct], base: type[Operation]) -> type[Operation
 def _problem_specs(codes: Sequence[str]) -> dict[int, ResponseSpec]:
     by_status: dict[int, list[str]] = defaultdict(list)
     for code in dict.fromkeys(codes):
-        by_status[KINDS[code].status].append(code)
+        by_status[PROBLEMS[code].status].append(code)
     return {
         status: ResponseSpec(
             schemas.ProblemDocument,
             generate_examples=False,
-            description="; ".join(f"`{code}`: {KINDS[code].title}" for code in found),
+            description="; ".join(f"`{code}`: {PROBLEMS[code].title}" for code in found),
             media_type=CONTENT_TYPE,
         )
         for status, found in sorted(by_status.items())

@@ -17,10 +17,9 @@ from litestar.openapi.spec import Components, License, SecurityScheme, Tag
 
 from viewmeter.model.catalogue import DIMENSIONS, METRICS
 from viewmeter.model.events import WireEvent
-from viewmeter.model.problems import CONTENT_TYPE
+from viewmeter.model.problems import CONTENT_TYPE, PROBLEMS
 from viewmeter.web import schemas
 from viewmeter.web.auth import COOKIE
-from viewmeter.web.problems import KINDS
 
 _TAGS: Final = {
     "Ingestion": "What players send. Answered by the collector workers; keys `pk_…`.",
@@ -94,7 +93,7 @@ def _tidy(operation: dict[str, Any]) -> None:
 def _problems(*codes: str) -> dict[str, Any]:
     answers: dict[str, Any] = {}
     for code in codes:
-        kind = KINDS[code]
+        kind = PROBLEMS[code]
         entry = answers.setdefault(
             str(kind.status),
             {

@@ -15,9 +15,9 @@ from litestar import Request, Response
 from litestar.params import PathParameter
 
 from viewmeter.collector.dialects import EVENT_CODES
-from viewmeter.model.problems import ProblemKind
+from viewmeter.model.problems import PROBLEMS, ProblemKind
 from viewmeter.web.endpoint import endpoint, json_answer
-from viewmeter.web.problems import KINDS, ProblemError
+from viewmeter.web.problems import ProblemError
 
 Ask = Request[Any, Any, Any]
 
@@ -88,7 +88,7 @@ async def problems() -> Response[str]:
     rows = "".join(
         f'<tr><td>{kind.status}</td><td><a href="/docs/problems/{kind.code}"><code>{kind.code}</code></a></td>'
         f"<td>{escape(kind.title)}</td></tr>"
-        for kind in sorted(KINDS.values(), key=lambda kind: (kind.status, kind.code))
+        for kind in sorted(PROBLEMS.values(), key=lambda kind: (kind.status, kind.code))
     )
     events = "".join(
         f"<tr><td><code>{escape(code)}</code></td><td>{_prose(why)}</td></tr>" for code, why in EVENT_CODES.items()
@@ -108,7 +108,7 @@ async def problem_page(
     request: Ask, code: Annotated[str, PathParameter(description="a problem code")]
 ) -> Response[str]:
     """Where the `type` of every problem leads."""
-    kind = KINDS.get(code)
+    kind = PROBLEMS.get(code)
     if kind is None:
         raise ProblemError("not_found", "There is no such problem code; /docs/problems lists them.")
     return _html(kind.title, _problem(kind, request.app.state.openapi))

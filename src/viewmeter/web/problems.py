@@ -15,7 +15,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 
 from viewmeter.metadata.keys import KeysUnavailableError
-from viewmeter.model.problems import CONTENT_TYPE, PROBLEMS, Problem, ProblemKind, problem
+from viewmeter.model.problems import CONTENT_TYPE, PROBLEMS, Problem, problem
 from viewmeter.query import QueryProblem
 
 REQUEST_ID: Final = "viewmeter.request_id"
@@ -25,30 +25,6 @@ ANSWERED: Final = "viewmeter.problem"
 
 _log = structlog.get_logger(__name__)
 
-
-def _own(code: str, status: int, title: str, remedy: str) -> ProblemKind:
-    return PROBLEMS.get(code) or ProblemKind(code, status, title, remedy)
-
-
-# Codes that only this room answers.
-KINDS: Final[dict[str, ProblemKind]] = PROBLEMS | {
-    kind.code: kind
-    for kind in (
-        _own("busy", 503, "Too many requests are waiting", "Try again after Retry-After seconds."),
-        _own(
-            "too_many_streams",
-            503,
-            "Too many live streams are open",
-            "Close one, or try again after Retry-After seconds; an operator may raise web.max_streams.",
-        ),
-        _own(
-            "metadata_unavailable",
-            503,
-            "Keys cannot be looked up now",
-            "Try again after Retry-After seconds; the server's log says why the metadata cannot be read.",
-        ),
-    )
-}
 
 RETRY_AFTER_S: Final = {"busy": 1, "too_many_streams": 5, "metadata_unavailable": 2, "not_ready": 2, "timeout": 5}
 
@@ -63,7 +39,7 @@ class ProblemError(Exception):
         errors: Sequence[Mapping[str, Any]] = (),
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        kind = KINDS[code]
+        kind = PROBLEMS[code]
         self.problem = Problem(kind, detail or kind.remedy, errors)
         self.headers = dict(headers or {})
         super().__init__(code, self.problem.detail)
@@ -87,16 +63,16 @@ def on_problem(request: Request[Any, Any, Any], error: ProblemError) -> Response
 
 def on_query_problem(request: Request[Any, Any, Any], error: QueryProblem) -> Response[bytes]:
     """Answer what the query room refused."""
-    kind = KINDS.get(error.code)
+    kind = PROBLEMS.get(error.code)
     if kind is None:
         _log.error("unlisted_problem_code", code=error.code)
-        kind = KINDS["invalid_query"]
+        kind = PROBLEMS["invalid_query"]
     return answer(request, Problem(kind, error.detail or kind.remedy, error.errors))
 
 
 def on_keys_unavailable(request: Request[Any, Any, Any], error: KeysUnavailableError) -> Response[bytes]:
     """Answer when nobody can say whether the key exists: not 401, which would sign people out."""
-    return answer(request, Problem(KINDS["metadata_unavailable"], str(error)))
+    return answer(request, Problem(PROBLEMS["metadata_unavailable"], str(error)))
 
 
 def on_validation(request: Request[Any, Any, Any], error: ValidationException) -> Response[bytes]:

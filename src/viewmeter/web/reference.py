@@ -14,9 +14,9 @@ from typing import Any, Final
 from litestar import Litestar
 
 from viewmeter.collector.dialects import EVENT_CODES
+from viewmeter.model.problems import PROBLEMS
 from viewmeter.web import openapi
 from viewmeter.web.pages import kind_of, operations
-from viewmeter.web.problems import KINDS
 from viewmeter.web.routes import ROUTES
 
 FOLDER: Final = Path(__file__).parents[3] / "docs" / "reference"
@@ -123,7 +123,7 @@ def _cell(text: str | None) -> str:
 
 def problems_page() -> str:
     """Return the table of all problem codes."""
-    kinds = sorted(KINDS.values(), key=lambda kind: (kind.status, kind.code))
+    kinds = sorted(PROBLEMS.values(), key=lambda kind: (kind.status, kind.code))
     rows = [f"| {kind.status} | `{kind.code}` | {_cell(kind.title)} | {_cell(kind.remedy)} |" for kind in kinds]
     table = ["| status | code | what | what to do |", "|---|---|---|---|", *rows]
     events = ["| code | why |", "|---|---|", *(f"| `{code}` | {_cell(why)} |" for code, why in EVENT_CODES.items())]

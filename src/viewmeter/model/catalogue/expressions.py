@@ -87,7 +87,7 @@ class Const(Expr):
 
     value: float
 
-    def evaluate(self, columns: Columns) -> Column:
+    def evaluate(self, columns: Columns) -> Column:  # noqa: ARG002 - a number is the same over any columns
         """Return the number, broadcastable to any row count."""
         return np.asarray(self.value, dtype=np.float64)
 
