@@ -63,7 +63,7 @@ class DuckDBSettings:
     """Size of the write-ahead log that forces a checkpoint; compaction makes one long before."""
 
     compact_rows: int = 200_000
-    """Appended rows that a compaction transaction merges; appends wait that long."""
+    """Appended rows that one compaction transaction merges."""
 
 
 class StoreVersionError(Exception):
@@ -81,12 +81,14 @@ class DuckDBStore:
         self._settings = settings or DuckDBSettings()
         self._path = path
         self._writing = threading.RLock()
+        self._compacting = threading.Lock()
         self._db = _open(path, self._settings)
         try:
             _prepare(self._db, path)
         except BaseException:
             self._db.close()
             raise
+        self._compactor = self._db.cursor()
         self._readers: queue.LifoQueue[duckdb.DuckDBPyConnection] = queue.LifoQueue()
         for _ in range(self._settings.readers):
             self._readers.put(self._db.cursor())
@@ -200,16 +202,18 @@ class DuckDBStore:
     def compact(self, before_ms: int) -> int:
         """Merge appended rows older than `before_ms`; return the number of rows saved.
 
-        Reads only what was appended since the last compaction, in transactions of about `compact_rows` rows between
-        which appends get their turn.
+        Reads only what was appended since the last compaction, in transactions of about `compact_rows` rows. Appends
+        go on meanwhile: a transaction deletes the very rows that it merged, and what arrives later stays for next
+        time. So let it run in a thread of its own.
         """
-        saved = 0
-        for rollup in ROLLUPS.values():
-            for part in self._parts(rollup, before_ms):
-                saved += self._compact_part(rollup, part)
-        if saved:
-            self._checkpoint()
-        return saved
+        with self._compacting:
+            saved = 0
+            for rollup in ROLLUPS.values():
+                for part in self._parts(rollup, before_ms):
+                    saved += self._compact_part(rollup, part)
+            if saved:
+                self._checkpoint()
+            return saved
 
     def _parts(self, rollup: Rollup, before_ms: int) -> list[Interval]:
         with self._reader() as con:
@@ -230,33 +234,17 @@ class DuckDBStore:
         return parts
 
     def _compact_part(self, rollup: Rollup, part: Interval) -> int:
-        with self._writing:
-            before = self._count(rollup)
-            with _transaction(self._db):
-                for statement in sql.compact_statements(rollup, part):
-                    self._db.execute(statement)
-                if any(m.kind is Kind.HLL for m in rollup.measures):
-                    self._thin(rollup, part)
-            return before - self._count(rollup)
-
-    def _thin(self, rollup: Rollup, part: Interval) -> None:
-        table = sql.merged(rollup)
-        rows = self._db.execute(
-            f"SELECT rowid, viewers_hll FROM {table} WHERE time_ms >= ? AND time_ms < ? AND len(viewers_hll) > ?",
-            [part.start_ms, part.end_ms, _COUPONS_THIN],
-        ).fetchall()
-        for row_id, coupons in rows:
-            thin = thin_coupons(np.asarray(coupons, np.uint32)).tolist()
-            self._db.execute(f"UPDATE {table} SET viewers_hll = ? WHERE rowid = ?", [thin, row_id])
-
-    def _count(self, rollup: Rollup) -> int:
-        tables = (sql.appended(rollup), sql.merged(rollup))
-        query = "SELECT " + " + ".join(f"(SELECT count(*) FROM {table})" for table in tables)
-        row = self._db.execute(query).fetchone()
-        return int(row[0]) if row else 0
+        con = self._compactor
+        with _transaction(con):
+            before = _count(con, rollup)
+            for statement in sql.compact_statements(rollup, part):
+                con.execute(statement)
+            if any(m.kind is Kind.HLL for m in rollup.measures):
+                _thin(con, rollup, part)
+            return before - _count(con, rollup)
 
     def _checkpoint(self) -> None:
-        # Without the writer's lock: DuckDB lets commits pass for most of it.
+        # DuckDB lets commits pass for most of it.
         try:
             with self._reader() as con:
                 con.execute("CHECKPOINT")
@@ -265,8 +253,8 @@ class DuckDBStore:
 
     def figures(self) -> StoreFigures:
         """Return rows per rollup and bytes on disk."""
-        with self._writing:
-            rows = {rollup.name: self._count(rollup) for rollup in ROLLUPS.values()}
+        with self._reader() as con, _transaction(con):
+            rows = {rollup.name: _count(con, rollup) for rollup in ROLLUPS.values()}
         files = (self._path, self._path.with_name(self._path.name + ".wal"))
         return StoreFigures(rows, sum(file.stat().st_size for file in files if file.exists()))
 
@@ -276,10 +264,11 @@ class DuckDBStore:
             pass
 
     def close(self) -> None:
-        """Checkpoint and close; waits for scans that are running."""
-        with self._writing:
+        """Checkpoint and close; waits for scans and a compaction that are running."""
+        with self._compacting, self._writing:
             for _ in range(self._settings.readers):
                 self._readers.get(timeout=60).close()
+            self._compactor.close()
             self._db.close()
 
 
@@ -360,3 +349,20 @@ def _commit_row(commit: Commit) -> list[object]:
 def _commit(row: tuple[int, int, str, int]) -> Commit:
     number, at_ms, positions, watermark_ms = row
     return Commit(number, at_ms, msgspec.json.decode(positions, type=dict[int, int]), watermark_ms)
+
+
+def _count(con: duckdb.DuckDBPyConnection, rollup: Rollup) -> int:
+    tables = (sql.appended(rollup), sql.merged(rollup))
+    row = con.execute("SELECT " + " + ".join(f"(SELECT count(*) FROM {table})" for table in tables)).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _thin(con: duckdb.DuckDBPyConnection, rollup: Rollup, part: Interval) -> None:
+    table = sql.merged(rollup)
+    rows = con.execute(
+        f"SELECT rowid, viewers_hll FROM {table} WHERE time_ms >= ? AND time_ms < ? AND len(viewers_hll) > ?",
+        [part.start_ms, part.end_ms, _COUPONS_THIN],
+    ).fetchall()
+    for row_id, coupons in rows:
+        thin = thin_coupons(np.asarray(coupons, np.uint32)).tolist()
+        con.execute(f"UPDATE {table} SET viewers_hll = ? WHERE rowid = ?", [thin, row_id])
