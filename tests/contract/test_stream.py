@@ -152,6 +152,26 @@ def test_S2_a_flush_that_cannot_be_met_in_time_says_so(engine: Engine) -> None:
         engine.stream.flush(timeout_s=0.01)  # the jobs were never started
 
 
+@given(events=strategies.event_lists(max_views=2, max_events=8, ordered=True), data=st.data())
+@settings(deadline=None, max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_S3_events_in_order_give_the_same_sums_however_they_were_cut(
+    fresh: Callable[[], Engine], events: list[dict[str, Any]], data: st.DataObject
+) -> None:
+    sums = []
+    for _ in range(2):
+        engine, rest = fresh(), events
+        while rest:
+            count = data.draw(st.integers(1, len(rest)))
+            engine.append(rest[:count])
+            rest = rest[count:]
+            if data.draw(st.booleans()):
+                engine.stream.turn()
+        engine.stream.settle()
+        sums.append({rollup: engine.sums(rollup) for rollup in ROLLUPS})
+        engine.close()
+    assert sums[0] == sums[1]
+
+
 def test_S4_a_view_silent_for_five_minutes_ends_with_no_further_event(engine: Engine) -> None:
     engine.append(a_view("v", START_MS)[:1])
     engine.stream.turn()

@@ -1,7 +1,7 @@
 """The state of views through a batch: a base and two overlays after each event, by forward fills instead of a loop.
 
-In: sorted events with the carried states. Out: `Rows` (every look back is the row before) and `State` (columns). Promised:
-what DESIGN 3 says under "The state of a view", row by row. Not done: counting; that is the interval rule's.
+In: sorted events with the carried states. Out: `Rows` (every look back is the row before) and `State` (columns).
+Promised: what DESIGN 3 says under "The state of a view", row by row. Not done: counting; that is the interval rule's.
 """
 
 from __future__ import annotations
