@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 import pytest
 
 from viewmeter.model.time import Interval
@@ -134,3 +135,24 @@ def test_many_viewers_of_one_minute_are_thinned_without_changing_the_count(store
     before = scan(store, "viewers_hll", rollup="platform")
     store.compact(T0 + DAY)
     assert scan(store, "viewers_hll", rollup="platform") == before
+
+
+def test_a_scan_that_takes_too_long_is_stopped_and_its_reader_serves_on(tmp_path: Path) -> None:
+    store = DuckDBStore(tmp_path / "s.duckdb", DuckDBSettings(threads=1, readers=1, scan_timeout_s=0.02))
+    one = rows_of([fact(0, plays=1, viewer=1)])["video"]
+    for number in range(8):
+        videos = pa.array([f"v{number}-{i}" for i in range(50_000)])
+        rows = pa.table({**{n: one[n].take(pa.array([0] * 50_000)) for n in one.column_names}, "video_id": videos})
+        store.load({"video": rows})
+    with pytest.raises(TimeoutError, match="narrow"):
+        scan(store, "plays", "viewers_hll", dimensions=("video_id",))
+    assert scan(store, "plays", edges=(DAY, 2 * DAY)) == []
+    store.close()
+
+
+def test_a_scan_waits_for_a_reader_only_so_long(tmp_path: Path) -> None:
+    store = DuckDBStore(tmp_path / "s.duckdb", DuckDBSettings(readers=1, reader_wait_s=0.01))
+    with store._reader(), pytest.raises(TimeoutError, match="busy"):
+        scan(store, "plays")
+    assert scan(store, "plays") == []
+    store.close()

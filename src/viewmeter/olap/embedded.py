@@ -56,6 +56,9 @@ class DuckDBSettings:
     reader_wait_s: float = 10.0
     """How long a scan waits for its turn before it is refused."""
 
+    scan_timeout_s: float = 30.0
+    """How long a scan may run before it is stopped."""
+
     scan_rows_max: int = 2_000_000
     """Groups (and samples) that a scan may answer; a query that needs more is refused."""
 
@@ -157,10 +160,12 @@ class DuckDBStore:
     def scan(self, question: Scan) -> pa.Table:
         """Return merged measures as the protocol says; dimensions are strings, `is_bot` too.
 
-        Raises ValueError for what the rollup does not have, `ScanTooLargeError` beyond `scan_rows_max`.
+        Raises ValueError for what the rollup does not have, `ScanTooLargeError` beyond `scan_rows_max`, TimeoutError
+        when all readers are busy for too long or the scan itself takes too long.
         """
         sql.check_known(question)
-        with self._reader() as con, _transaction(con):  # one snapshot for sums and sketches
+        with self._reader() as con, _limited(con, self._settings.scan_timeout_s), _transaction(con):
+            # One transaction: sums and sketches see the same state.
             parts = run(con, question, self._settings.scan_rows_max)
         return assemble(question, parts)
 
@@ -320,6 +325,19 @@ def _transaction(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
         con.execute("ROLLBACK")
         raise
     con.execute("COMMIT")
+
+
+@contextmanager
+def _limited(con: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[None]:
+    timer = threading.Timer(seconds, con.interrupt)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except duckdb.InterruptException as error:
+        raise TimeoutError(f"the scan took more than {seconds:g} s: narrow its range or its filters") from error
+    finally:
+        timer.cancel()
 
 
 def _checked(rows: Mapping[str, pa.Table]) -> list[tuple[Rollup, pa.Table]]:

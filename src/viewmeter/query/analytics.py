@@ -160,6 +160,8 @@ class Analytics:
             return [self._store.scan(question) for question in scans if question is not None]
         except ScanTooLargeError as error:
             raise QueryProblem("too_many_rows", 422, f"the store would merge {error}") from error
+        except TimeoutError as error:
+            raise QueryProblem("timeout", 504, str(error)) from error
 
     def _check_size(self, query: Query, groups: int, buckets: int) -> None:
         most = self._settings.rows_max
