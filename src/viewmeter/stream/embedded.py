@@ -84,6 +84,7 @@ class EmbeddedStream:
         self._stopping = False
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
+        self._compaction: threading.Thread | None = None
 
     # Life
 
@@ -102,6 +103,8 @@ class EmbeddedStream:
             self._changed.notify_all()
         self._thread.join()
         self._thread = None
+        if self._compaction is not None:
+            self._compaction.join()
         if self._failure is None:
             self.save_state()
 
@@ -239,10 +242,24 @@ class EmbeddedStream:
                 self.save_state()
         if now - last.compaction >= settings.compact_every_s * SECOND_MS:
             last.compaction = now
-            self._store.compact(floor_to(now, MINUTE_MS) - MINUTE_MS)
+            self._start_compaction(floor_to(now, MINUTE_MS) - MINUTE_MS)
         if now - last.trim >= HOUR_MS:
             last.trim = now
             self._log.trim(now - settings.keep_log_h * HOUR_MS)
+
+    def _start_compaction(self, before_ms: int) -> None:
+        """Merge rows beside the micro-batches, which must not wait for it; one merge at a time."""
+        if self._compaction is not None and self._compaction.is_alive():
+            return
+
+        def compact() -> None:
+            try:
+                self._store.compact(before_ms)
+            except Exception:
+                log.exception("compaction failed; it is tried again in its time")
+
+        self._compaction = threading.Thread(target=compact, name="stream-compact", daemon=True)
+        self._compaction.start()
 
     # State
 
