@@ -32,7 +32,7 @@ class _Clock:
 
 
 def run(seconds: float = 8.0, active: int = 500_000, seed: int = 1) -> dict[str, Any]:
-    """Return the figures: about `seconds` of events at the speed aimed at, after each of `active` views was met once."""
+    """Return the figures: `seconds` of events at the speed aimed at, after each of `active` views was met once."""
     from viewmeter.eventlog.embedded import EmbeddedLogReader, EmbeddedLogWriter
     from viewmeter.live.embedded import MemoryLiveStore
     from viewmeter.olap.embedded import DuckDBStore

@@ -23,23 +23,28 @@ app = App(
     name="viewmeter", help="Streaming analytics for video: live within seconds, right for years.", version=__version__
 )
 
-app.command("viewmeter.cli.up:up")
-app.command("viewmeter.cli.demo:demo")
-app.command("viewmeter.cli.access:init")
 keys = App(name="keys", help="Make, list and revoke keys; they work at once, also while `up` runs.")
-keys.command("viewmeter.cli.access:create")
-keys.command("viewmeter.cli.access:list_keys", name="list")
-keys.command("viewmeter.cli.access:revoke")
-app.command(keys)
-app.command("viewmeter.cli.access:signin")
-app.command("viewmeter.cli.load:simulate")
-app.command("viewmeter.cli.load:replay")
-app.command("viewmeter.cli.bench:bench")
-app.command("viewmeter.cli.doctor:doctor")
 settings = App(name="config", help="Look at the settings.")
-settings.command("viewmeter.cli.settings:show")
+
+# What the help of the whole says about each; the help of a command itself is the docstring of its function.
+for where, name, path, says in (
+    (app, "up", "up:up", "Run the whole product on this machine."),
+    (app, "demo", "demo:demo", "Run it on a throw-away folder, with a past and with live simulated viewers."),
+    (app, "init", "access:init", "Prepare a data folder without starting; print its two keys, once."),
+    (keys, "create", "access:create", "Make one more key, of a tenant that is made if missing."),
+    (keys, "list", "access:list_keys", "List keys, revoked ones too."),
+    (keys, "revoke", "access:revoke", "End a key for ever."),
+    (app, "signin", "access:signin", "Print a new one-time link to the dashboard."),
+    (app, "simulate", "load:simulate", "Send synthetic viewers whose truth is known beforehand."),
+    (app, "replay", "load:replay", "Post recorded beacons again."),
+    (app, "bench", "bench:bench", "Run the project's own benchmarks."),
+    (app, "doctor", "doctor:doctor", "Check this machine and a data folder."),
+    (settings, "show", "settings:show", "Print every setting and where it came from."),
+    (app, "version", "settings:version", "Print the version of Viewmeter and of what it stands on."),
+):
+    where.command(f"viewmeter.cli.{path}", name=name, help=says)
+app.command(keys)
 app.command(settings)
-app.command("viewmeter.cli.settings:version")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -17,10 +17,13 @@ from pathlib import Path
 from typing import Final, Literal
 
 from viewmeter import config as settings
+from viewmeter import wiring
 from viewmeter.cli import folder
 from viewmeter.cli.access import Flag
 from viewmeter.cli.output import CommandError, result, table
+from viewmeter.metadata.settings import MetadataSettings
 from viewmeter.supervisor import lock, port
+from viewmeter.supervisor.settings import ServerSettings
 
 State = Literal["ok", "warn", "fail"]
 
@@ -117,7 +120,7 @@ def _commits(data: Path, _: settings.Loaded) -> Finding:
 
 
 def _metadata(data: Path, loaded: settings.Loaded) -> Finding:
-    if not loaded.config.metadata.url and not (data / "meta.db").exists():
+    if not loaded.config.of(MetadataSettings).url and not (data / "meta.db").exists():
         return Finding("keys", "ok", "none yet: the first `viewmeter up` makes them")
     with folder.open_metadata(data, loaded) as metadata:
         tenants, more = metadata.list_tenants(limit=100)
@@ -125,8 +128,6 @@ def _metadata(data: Path, loaded: settings.Loaded) -> Finding:
 
 
 def _log(data: Path, _: settings.Loaded) -> Finding:
-    from viewmeter import wiring
-
     if not (data / "log").is_dir():
         return Finding("event log", "ok", "empty")
     reader = wiring.log_reader(data)
@@ -142,8 +143,6 @@ def _log(data: Path, _: settings.Loaded) -> Finding:
 
 
 def _store(data: Path, loaded: settings.Loaded) -> Finding:
-    from viewmeter import wiring
-
     path = data / "store.duckdb"
     if not path.exists():
         return Finding("store", "ok", "empty")
@@ -170,7 +169,7 @@ def _dashboard(_: Path, __: settings.Loaded) -> Finding:
 def _product(data: Path, loaded: settings.Loaded) -> Finding:
     owner = lock.running(data)
     if owner is None:
-        server = loaded.config.server
+        server = loaded.config.of(ServerSettings)
         try:
             port.reserve(server.host, server.port).close()
         except port.PortError as problem:

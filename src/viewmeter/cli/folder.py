@@ -12,9 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from viewmeter import config
+from viewmeter import config, wiring
 from viewmeter.cli.output import CommandError
+from viewmeter.metadata.settings import MetadataSettings
 from viewmeter.metadata.store import Metadata, MetadataError, SchemaTooNewError
+from viewmeter.supervisor import lock, port
+from viewmeter.supervisor.settings import ServerSettings
 
 DEFAULT_DATA: Final = Path("viewmeter-data")
 OURS: Final = frozenset({"meta.db", config.FILE_NAME, "run", "lost+found"})
@@ -43,11 +46,11 @@ def make(data: Path) -> None:
 @contextmanager
 def open_metadata(data: Path, loaded: config.Loaded, *, made: bool = False) -> Iterator[Metadata]:
     """Open the folder's tenants and keys. `made`: it need not have been prepared before."""
-    url = loaded.config.metadata.url
-    if not made and not url and not (data / "meta.db").exists():
+    wanted = loaded.config.of(MetadataSettings)
+    if not made and not wanted.url and not (data / "meta.db").exists():
         raise CommandError(f"{data} is not prepared: run `viewmeter init --data {data}` first")
     try:
-        metadata = Metadata(url or metadata_url(data), settings=loaded.config.metadata)
+        metadata = Metadata(wiring.metadata_url(loaded.config, data), settings=wanted)
     except SchemaTooNewError as problem:
         raise CommandError(str(problem)) from None
     try:
@@ -58,16 +61,10 @@ def open_metadata(data: Path, loaded: config.Loaded, *, made: bool = False) -> I
         metadata.close()
 
 
-def metadata_url(data: Path) -> str:
-    """Return the address of the folder's own database."""
-    return f"sqlite:///{(data / 'meta.db').absolute()}"
-
-
 def base_url(data: Path, loaded: config.Loaded) -> str:
     """Return where the product of the folder is, or would be, reached."""
-    from viewmeter.supervisor import lock, port
-
     address = data / "run" / "url"
     if lock.running(data) is not None and address.exists():
         return address.read_text().strip()
-    return port.url(loaded.config.server.host, loaded.config.server.port)
+    server = loaded.config.of(ServerSettings)
+    return port.url(server.host, server.port)

@@ -39,7 +39,8 @@ def settings_page() -> str:
         ),
         '```toml\n[server]\nport = 8080\n\n[collector]\ntrusted_proxies = ["10.0.0.0/8"]\n```\n',
     ]
-    for section, kind in config.section_types().items():
+    for section in config.SECTIONS:
+        kind = config.section_type(section)
         documented = field_docs(kind)
         lead = (inspect.getdoc(kind) or "").strip()
         parts.append(f"## {section}\n\n{lead}\n")

@@ -17,6 +17,7 @@ from viewmeter.cli.output import CommandError, say
 from viewmeter.supervisor import lock, port
 from viewmeter.supervisor.__main__ import become
 from viewmeter.supervisor.assignment import Assignment
+from viewmeter.supervisor.settings import ServerSettings
 
 MAX_SOCKET_PATH: Final = 100
 """The kernel's bound for the path of a unix socket is 108 bytes (104 on macOS)."""
@@ -54,7 +55,7 @@ def start(data: Path, loaded: settings.Loaded) -> NoReturn:
     """Check, prepare and become the supervisor. Raises `CommandError` where the product cannot start."""
     folder.make(data)
     data = data.absolute()
-    server = loaded.config.server
+    server = loaded.config.of(ServerSettings)
     workers = server.workers or max(1, (os.cpu_count() or 1) - 1)
     if not 1 <= workers <= 256:
         raise CommandError(f"{workers} workers cannot be: give 1 to 256 as --workers")

@@ -148,17 +148,26 @@ class CollectorApp:
             return answers.refusal("method_not_allowed", detail, answers.ANY_ORIGIN)
         try:
             admitted = self._door.admit(scope, route.content_types)
+            answer = await self._admitted(route, admitted, scope, wire)
+            if answer.status == 204:
+                return answer
+            return answer._replace(headers=[*answer.headers, *self._door.allowance(admitted.address)])
+        except ProblemError as refused:
+            return refused.answer
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001  the client gets an answer, the operator a trace
+            _log.exception("beacon_failed", error=type(error).__name__)
+            return answers.refusal("internal", "", answers.ANY_ORIGIN)
+
+    async def _admitted(self, route: _Route, admitted: Admitted, scope: Scope, wire: Wire) -> Answer:
+        try:
             body = await self._body(scope, wire, admitted.headers)
             return await self._beacon(route, admitted, body, _wants_counts(scope))
         except ProblemError as refused:
             return refused.answer
         except UndecodableError as error:
             return answers.refusal(error.code, error.detail, admitted.headers)
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:  # noqa: BLE001  the client gets an answer, the operator a trace
-            _log.exception("beacon_failed", error=type(error).__name__)
-            return answers.refusal("internal", "", answers.ANY_ORIGIN)
 
     async def _body(self, scope: Scope, wire: Wire, headers: Headers) -> bytes:
         """Read the body; `_tick` cuts senders off that take too long."""

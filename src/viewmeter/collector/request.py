@@ -108,8 +108,11 @@ class Door:
             raise ProblemError(self._too_fast("address", self._of_address, wait_s, answers.ANY_ORIGIN))
         query = parse_query(scope.query_string)
         key = self._key(headers.get("authorization"), query)
-        origin = headers.get("origin")
-        cors = answers.cors(origin, key.origins)
+        if key.origins:
+            origin = headers.get("origin")
+            cors = answers.cors(origin, key.origins)
+        else:
+            origin, cors = None, answers.ANY_ORIGIN
         if "ingest" not in key.scopes:
             detail = "the key lacks the scope ingest: players send with a pk_… key"
             raise ProblemError(answers.refusal("missing_scope", detail, cors))
@@ -119,14 +122,17 @@ class Door:
         wait_s = self._of_key.take(key.id, now_s)
         if wait_s:
             raise ProblemError(self._too_fast("key", self._of_key, wait_s, cors))
-        cors.append(("ratelimit-policy", self._policy))
-        cors.append(("ratelimit", f'"address";r={self._of_address.left(address, now_s)};t=1'))
         content_type = headers.get("content-type")
-        if content_type and content_type.partition(";")[0].strip().lower() not in content_types:
+        if content_type and content_type not in content_types and media_type(content_type) not in content_types:
             names = ", ".join(sorted(content_types))
             detail = f"Content-Type is {content_type[:100]!r}; send one of {names}, or none"
             raise ProblemError(answers.refusal("unsupported_content_type", detail, cors))
         return Admitted(key, address, headers.get("user-agent") or "", query, cors)
+
+    def allowance(self, address: str) -> Headers:
+        """Return the RateLimit headers. They go on answers that somebody reads: a 204 of sendBeacon nobody does."""
+        left = self._of_address.left(address, self._monotonic_s())
+        return [("ratelimit-policy", self._policy), ("ratelimit", f'"address";r={left};t=1')]
 
     def preflight(self, scope: Scope) -> answers.Answer:
         """Answer a browser that asks whether it may send; the key is known where it stands in the URL."""
@@ -157,19 +163,28 @@ class Door:
         return answers.refusal("rate_limited", detail, headers, retry_after_s=seconds)
 
 
+def media_type(content_type: str) -> str:
+    """Return a Content-Type without its parameters."""
+    return content_type.partition(";")[0].strip().lower()
+
+
 def parse_query(text: str) -> dict[str, str]:
     """Return the query's parameters; the last of a name counts."""
-    if len(text) > _MAX_QUERY_CHARS:
-        text = text[:_MAX_QUERY_CHARS]
+    text = text[:_MAX_QUERY_CHARS]
     if "%" in text or "+" in text:
         return dict(parse_qsl(text))
-    return {name: value for name, _, value in (part.partition("=") for part in text.split("&"))}
+    found = {}
+    for part in text.split("&"):
+        name, _, value = part.partition("=")
+        found[name] = value
+    return found
 
 
 async def read_body(scope: Scope, wire: Wire, headers: Headers, limit: int) -> bytes:
     """Return the body, decompressed. Raises `ProblemError`."""
     request = scope.headers
-    encoding = (request.get("content-encoding") or "identity").strip().lower()
+    encoding = request.get("content-encoding")
+    encoding = encoding.strip().lower() if encoding else "identity"
     if encoding not in ("identity", "gzip", "x-gzip", "zstd"):
         detail = f"Content-Encoding is {encoding[:50]!r}; send gzip, zstd or none"
         raise ProblemError(answers.refusal("unsupported_content_encoding", detail, headers))

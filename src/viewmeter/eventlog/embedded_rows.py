@@ -45,7 +45,8 @@ def encode(events: pa.RecordBatch) -> bytes:
         columns[i] = column.indices
     message = pa.RecordBatch.from_arrays(columns, schema=_CODES_SCHEMA).serialize()
     packed = msgspec.msgpack.encode(words)
-    return _HEAD.pack(_FORMAT, len(packed), message.size) + packed + _LZ4.compress(message, asbytes=True)
+    blob: bytes = _HEAD.pack(_FORMAT, len(packed), message.size) + packed + _LZ4.compress(message, asbytes=True)
+    return blob
 
 
 def checksum(blob: bytes) -> int:

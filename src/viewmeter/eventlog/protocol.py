@@ -59,9 +59,7 @@ class LogReader(Protocol):
         """Return the partitions that exist now, in order. New ones may appear at any time."""
         ...
 
-    def read(
-        self, after: Positions, until: Positions | None = None, max_events: int = 100_000
-    ) -> list[LogBatch]:
+    def read(self, after: Positions, until: Positions | None = None, max_events: int = 100_000) -> list[LogBatch]:
         """Return batches behind `after` (a missing partition = from its start), in offset order a partition.
 
         Stops at `until` (inclusive) where given, and once `max_events` is reached (but returns at least one batch
@@ -86,5 +84,5 @@ class LogReader(Protocol):
         ...
 
     def trim(self, before_ms: int) -> int:
-        """Drop segments that hold only batches received before `before_ms` and passed by all readers; return how many."""
+        """Drop segments received before `before_ms` that all readers have passed; return how many."""
         ...

@@ -12,12 +12,17 @@ def main() -> None:
     """Run until SIGTERM."""
     mine = assignment.receive()
     logs.configure(mine.server, "engine")
-    engine = wiring.embedded_engine(config.parse(bytes(mine.config)), mine.data)
+    log = structlog.get_logger(__name__)
     try:
-        engine.serve(mine.socket)
-    finally:
-        engine.close()
-    structlog.get_logger(__name__).info("engine stopped")
+        engine = wiring.embedded_engine(config.parse(bytes(mine.config)), mine.data)
+        try:
+            engine.serve(mine.socket)
+        finally:
+            engine.close()
+    except Exception as problem:
+        log.exception("engine failed", reason=str(problem))
+        raise SystemExit(1) from None
+    log.info("engine stopped")
 
 
 if __name__ == "__main__":

@@ -12,12 +12,17 @@ def main() -> None:
     """Run until SIGTERM."""
     mine = assignment.receive()
     logs.configure(mine.server, f"collector-{mine.partition}")
-    worker = wiring.embedded_worker(config.parse(bytes(mine.config)), mine.data, mine.partition, mine.socket)
+    log = structlog.get_logger(__name__)
     try:
-        worker.serve(mine.host, mine.port)
-    finally:
-        worker.close()
-    structlog.get_logger(__name__).info("collector stopped")
+        worker = wiring.embedded_worker(config.parse(bytes(mine.config)), mine.data, mine.partition, mine.socket)
+        try:
+            worker.serve(mine.host, mine.port)
+        finally:
+            worker.close()
+    except Exception as problem:
+        log.exception("collector failed", reason=str(problem))
+        raise SystemExit(1) from None
+    log.info("collector stopped")
 
 
 if __name__ == "__main__":

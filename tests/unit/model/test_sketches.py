@@ -39,9 +39,7 @@ def test_a_set_of_coupons_is_the_set_of_datasketches(count: int) -> None:
     theirs = updated(hashes).serialize_compact()
     assert ours is not None
     assert ours[:12] == theirs[:12]
-    assert np.array_equal(
-        np.sort(np.frombuffer(ours[12:], "<u4")), np.sort(np.frombuffer(theirs[12:], "<u4"))
-    )
+    assert np.array_equal(np.sort(np.frombuffer(ours[12:], "<u4")), np.sort(np.frombuffer(theirs[12:], "<u4")))
     assert sketches.hll_estimate(ours) == updated(hashes).get_estimate()
 
 

@@ -85,7 +85,8 @@ _MAX_SHOWN_CHARS: Final = 60
 
 def decode(body: bytes, *, channel_id: str | None = None) -> Decoded:  # noqa: ARG001
     """Return the events of a JSON array. Raises `UndecodableError` where the body is no array of 1 to 500 elements."""
-    if _ESCAPED_NUL not in body:
+    # The search for a backslash is a memchr; the longer one costs 2 µs a beacon and is hardly ever needed.
+    if b"\\" not in body or _ESCAPED_NUL not in body:
         ignored = 0
         try:
             events = _strict.decode(body)

@@ -1,0 +1,235 @@
+"""How many events a collector worker makes durable per second of one core, against the server's own ceiling.
+
+In: nothing but time. Out: a dict of figures. Method: the real application on the real server, as a process; a load
+generator, as another process, sends beacons of 10 events of 500 bytes over kept-alive connections and counts 204s.
+Both share the machine, so the figure is events per CPU second *of the server* (user and system, from /proc), which
+the generator cannot spoil. The ceiling is measured in the same run, with the same load, on the same server: a
+handler that reads the body and answers 204.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+EVENTS_PER_BEACON: Final = 10
+BYTES_PER_EVENT: Final = 500
+CONNECTIONS: Final = 256
+RATIO_WANTED: Final = 0.25
+EVENTS_WANTED: Final = 50_000
+_BODIES: Final = 512
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+_AGENTS: Final = (
+    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0 Safari/537.36",
+    "Mozilla/5.0 (iPhone; CPU iPhone OS 18_1 like Mac OS X) AppleWebKit/605.1.15 Version/18.1 Mobile Safari/604.1",
+    "Mozilla/5.0 (SMART-TV; Linux; Tizen 7.0) AppleWebKit/537.36 (KHTML, like Gecko) Version/7.0 TV Safari/537.36",
+)
+
+
+class Load(NamedTuple):
+    """What the generator saw, and what it cost the server."""
+
+    beacons: int
+    refused: int
+    wall_s: float
+    server_cpu_s: float
+
+    @property
+    def events_per_cpu_s(self) -> float:
+        """Acknowledged events per CPU second of the server."""
+        return self.beacons * EVENTS_PER_BEACON / self.server_cpu_s if self.server_cpu_s else 0.0
+
+
+def bodies(seed: int, now_ms: int, count: int = _BODIES) -> list[bytes]:
+    """Return beacons, each of one view of its own, padded to 500 bytes an event with what the SDK may send."""
+    rng = random.Random(seed)
+    made = []
+    for _ in range(count):
+        view = f"{rng.getrandbits(128):032x}"
+        video, channel = f"video-{rng.randrange(20_000):06d}", f"channel-{rng.randrange(500):04d}"
+        start = now_ms - 300_000
+        events = [
+            {
+                "type": "play" if seq == 0 else "heartbeat",
+                "ts": start + seq * 30_000 + rng.random(),
+                "view_id": view,
+                "seq": seq,
+                "video_id": video,
+                "channel_id": channel,
+                "viewer_id": f"viewer-{view[:16]}",
+                "position_ms": seq * 30_000 + rng.random(),
+                "duration_ms": 1_800_000,
+                "played_ms": seq * 30_000,
+                "rebuffered_ms": seq * 10,
+                "rebuffer_count": seq // 4,
+                "bitrate_kbps": rng.choice((800, 1500, 3000, 6000)),
+                "playback_rate": 1,
+                "player": "viewmeter-sdk/1.0.0",
+                "cdn": rng.choice(("cdn-a", "cdn-b")),
+                "stream_type": "vod",
+            }
+            for seq in range(EVENTS_PER_BEACON)
+        ]
+        for event in events:
+            missing = BYTES_PER_EVENT - len(msgspec.json.encode(event)) - len(',"error_message":""') - 1
+            event["error_message"] = "." * max(0, missing)
+        made.append(msgspec.json.encode(events))
+    return made
+
+
+def run(seconds: float = 5.0, json: bool = False, seed: int = 1) -> dict[str, Any]:
+    """Measure, and return the figures. With `json` nothing is printed. Takes about three times `seconds`."""
+    with tempfile.TemporaryDirectory(prefix="viewmeter-bench-") as folder:
+        data = Path(folder)
+        first = _measure(data / "a", ("--ceiling",), seconds / 2, seed)
+        collector = _measure(data / "b", (), seconds, seed)
+        second = _measure(data / "c", ("--ceiling",), seconds / 2, seed)
+    # The ceiling is taken before and after, since other work on the machine comes and goes.
+    ceiling = (first.events_per_cpu_s + second.events_per_cpu_s) / 2
+    figures: dict[str, Any] = {
+        "name": "ingest",
+        "events_per_cpu_second": round(collector.events_per_cpu_s),
+        "ceiling_events_per_cpu_second": round(ceiling),
+        "ratio_to_ceiling": round(collector.events_per_cpu_s / ceiling, 3) if ceiling else 0.0,
+        "baseline": "the same server reading the body and answering 204",
+        "events_per_wall_second": round(collector.beacons * EVENTS_PER_BEACON / collector.wall_s),
+        "acknowledged_events": collector.beacons * EVENTS_PER_BEACON,
+        "refused_beacons": collector.refused,
+        "events_per_beacon": EVENTS_PER_BEACON,
+        "bytes_per_event": BYTES_PER_EVENT,
+        "connections": CONNECTIONS,
+        "seed": seed,
+    }
+    figures["passed"] = (
+        figures["events_per_cpu_second"] >= EVENTS_WANTED and figures["ratio_to_ceiling"] >= RATIO_WANTED
+    )
+    if not json:
+        sys.stdout.writelines(f"{name:32} {value}\n" for name, value in figures.items())
+    return figures
+
+
+def _measure(data: Path, options: tuple[str, ...], seconds: float, seed: int) -> Load:
+    with served(data, options) as (port, pid):
+        _generate(port, min(1.0, seconds / 4), seed)  # imports, caches and the first file are not what is measured
+        cpu_before = cpu_seconds(pid)
+        started = time.perf_counter()
+        sent, refused = _generate(port, seconds, seed + 1)
+        return Load(sent, refused, time.perf_counter() - started, cpu_seconds(pid) - cpu_before)
+
+
+@contextlib.contextmanager
+def served(data: Path, options: tuple[str, ...]) -> Iterator[tuple[int, int]]:
+    """Run the server on a free port; yield (port, process id); stop it in the end."""
+    port = free_port()
+    command = [sys.executable, "-m", "viewmeter.bench.ingest_server", str(data), str(port), *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            if process.stdout.readline().strip() != "listening":
+                raise RuntimeError("the server of the benchmark did not start; its error stands above")
+            yield port, process.pid
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def free_port() -> int:
+    """Return a port of loopback that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the user and system time of a process, all threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def _generate(port: int, seconds: float, seed: int) -> tuple[int, int]:
+    """Run the generator as a process of its own; return (204s, others)."""
+    command = [sys.executable, "-m", "viewmeter.bench.ingest", str(port), str(seconds), str(seed)]
+    output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 60)
+    sent, refused = output.stdout.split()
+    return int(sent), int(refused)
+
+
+class _Connection(asyncio.Protocol):
+    """One kept-alive connection: the next beacon goes out when the answer to the last one is in."""
+
+    def __init__(self, requests: list[bytes], start: int, until: float, closed: asyncio.Event) -> None:
+        self._requests = requests
+        self._next = start
+        self._until = until
+        self._closed = closed
+        self.sent = self.refused = 0
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Send the first beacon."""
+        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
+        self._transport = transport  # type: ignore[assignment]
+        self._send()
+
+    def data_received(self, data: bytes) -> None:
+        """Count the answer (each fits one segment), send the next beacon."""
+        if data.startswith(b"HTTP/1.1 204"):
+            self.sent += 1
+        else:
+            self.refused += 1
+        if time.perf_counter() < self._until:
+            self._send()
+        elif self._transport is not None:
+            self._transport.close()
+
+    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002
+        """Tell the generator that this one is done."""
+        self._closed.set()
+
+    def _send(self) -> None:
+        assert self._transport is not None
+        self._transport.write(self._requests[self._next % len(self._requests)])
+        self._next += 1
+
+
+async def _send_for(port: int, seconds: float, seed: int) -> tuple[int, int]:
+    rng = random.Random(seed)
+    requests = [
+        (
+            f"POST /api/v1/events/beacon?key=pk_bench&t={time.time_ns() // 1_000_000} HTTP/1.1\r\n"
+            f"Host: 127.0.0.1\r\nUser-Agent: {rng.choice(_AGENTS)}\r\nContent-Type: application/json\r\n"
+            f"Origin: https://example.org\r\nContent-Length: {len(body)}\r\n\r\n"
+        ).encode()
+        + body
+        for body in bodies(seed, time.time_ns() // 1_000_000)
+    ]
+    loop = asyncio.get_running_loop()
+    until = time.perf_counter() + seconds
+    connections = []
+    for i in range(CONNECTIONS):
+        closed = asyncio.Event()
+        made = _Connection(requests, i * _BODIES // CONNECTIONS, until, closed)
+        await loop.create_connection(lambda made=made: made, "127.0.0.1", port)  # type: ignore[misc]
+        connections.append((made, closed))
+    for _, closed in connections:
+        await asyncio.wait_for(closed.wait(), seconds + 30)
+    return sum(made.sent for made, _ in connections), sum(made.refused for made, _ in connections)
+
+
+if __name__ == "__main__":
+    import uvloop
+
+    counts = uvloop.run(_send_for(int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])))
+    sys.stdout.write(f"{counts[0]} {counts[1]}\n")

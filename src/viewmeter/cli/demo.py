@@ -1,0 +1,122 @@
+"""`viewmeter demo`: the product on a throw-away folder, with a past and with live viewers.
+
+This process prepares everything, starts the viewers (`viewers.py`, a child) and then becomes the supervisor like
+`up`. The child follows the supervisor by a pipe: when the supervisor ends, however it does, the viewers leave and a
+throw-away folder is removed.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from viewmeter import config as settings
+from viewmeter import wiring
+from viewmeter.cli import access, folder, history
+from viewmeter.cli.access import Flag
+from viewmeter.cli.output import CommandError, note, say
+from viewmeter.cli.up import start
+from viewmeter.cli.viewers import Crowd
+from viewmeter.model.time import DAY_MS, HOUR_MS, floor_to
+from viewmeter.testing.history import History
+
+TENANT: Final = "demo"
+MAX_DAYS: Final = 1_100
+VIDEOS: Final = 24
+
+
+def demo(
+    *,
+    port: int | None = None,
+    host: str | None = None,
+    viewers: int = 300,
+    days: int = 30,
+    data: Path | None = None,
+    seed: int = 1,
+    workers: int | None = None,
+    no_open: Flag = False,
+) -> None:
+    """Run the product with a past and live simulated viewers; an incident begins after a minute.
+
+    Parameters
+    ----------
+    port
+        Port to listen on (default 8080; 0 = a free one).
+    host
+        Address to listen on (default 127.0.0.1).
+    viewers
+        How many viewers watch at the same time, about.
+    days
+        Length of the past.
+    data
+        Keep everything in this new folder; without it the folder is removed at the end.
+    seed
+        The same seed makes the same past and the same viewers.
+    workers
+        Collector processes.
+    no_open
+        Do not open a browser.
+    """
+    if viewers < 1 or not 0 <= days <= MAX_DAYS:
+        raise CommandError(f"--viewers is at least 1, and --days 0 to {MAX_DAYS}")
+    place = data or Path(tempfile.mkdtemp(prefix="viewmeter-demo-"))
+    folder.make(place)
+    loaded = folder.settings(place, None)
+    loaded = settings.override(loaded, "server", "demo", host=host, port=port, workers=workers)
+    # The simulated viewers live all over the world, which their addresses tell in X-Forwarded-For.
+    loaded = settings.override(loaded, "collector", "demo", trusted_proxies=("127.0.0.0/8", "::1/128"))
+    with folder.open_metadata(place, loaded, made=True) as metadata:
+        if metadata.has_keys():
+            raise CommandError(f"{place} is in use already: give the demo a new folder, or run `viewmeter up` on it")
+        made = metadata.init(TENANT)
+        token = metadata.create_signin(made.tenant)
+    _load_past(place, loaded, days, seed)
+    say(access.keys_text(made.ingest_key, made.secret_key))
+    crowd = Crowd(
+        data=str(place.absolute()),
+        key=made.ingest_key,
+        signin_token=token,
+        viewers=viewers,
+        seed=seed,
+        remove=data is None,
+        open_browser=not no_open and sys.stdout.isatty(),
+    )
+    _start_viewers(crowd)
+    start(place, loaded)
+
+
+def _load_past(data: Path, loaded: settings.Loaded, days: int, seed: int) -> None:
+    if not days:
+        return
+    note(f"making {days} days of the past …")
+    end_ms = floor_to(time.time_ns() // 1_000_000, HOUR_MS)
+    past = History(seed=seed, start_ms=end_ms - days * DAY_MS, days=days, videos=VIDEOS, tenant_id=TENANT)
+    store = wiring.store(loaded.config, data)
+    try:
+        for number, day in enumerate(history.tables(past), 1):
+            store.load(day)
+            if sys.stderr.isatty():
+                sys.stderr.write(f"\r{number} of {days} days")
+        if sys.stderr.isatty():
+            sys.stderr.write("\r" + " " * 40 + "\r")
+    finally:
+        store.close()
+
+
+def _start_viewers(crowd: Crowd) -> None:
+    """Start the viewers; the pipe to them stays open in this process, also after it became the supervisor."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "viewmeter.cli.viewers"], stdin=subprocess.PIPE, stdout=None, stderr=None
+    )
+    assert process.stdin is not None  # asked for above
+    handle = os.dup(process.stdin.fileno())
+    os.set_inheritable(handle, True)
+    os.write(handle, msgspec.json.encode(crowd) + b"\n")
+    process.returncode = 0  # it is no longer this object's business: nobody waits for it here
