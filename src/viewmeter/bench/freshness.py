@@ -1,8 +1,8 @@
 """How old is what the realtime answer shows: from the 204 of an event to the answer that counts it, under load.
 
 The load (20 K events/s from another process) shares the machine with the product. Each probe sends one play of a video
-of its own and asks for that video until it counts. Bar: 1.5 s at the 99th percentile; the baseline of the same run is the
-same probe without any load.
+of its own and asks for that video until it counts. Bar: 1.5 s at the 99th percentile; the baseline of the same run is
+the same probe without any load.
 """
 
 from __future__ import annotations
