@@ -20,9 +20,10 @@ def children(product: Product) -> dict[str, psutil.Process]:
     """Return the running child processes by their module (the last collector wins)."""
     found = {}
     for process in psutil.Process(product.process.pid).children():
-        command = process.cmdline()
-        if len(command) > 2:
-            found[command[2].rpartition(".")[2]] = process
+        with contextlib.suppress(psutil.Error):  # it may die while it is looked at: that is what is tested
+            command = process.cmdline()
+            if len(command) > 2:
+                found[command[2].rpartition(".")[2]] = process
     return found
 
 
