@@ -172,7 +172,7 @@ class EmbeddedWorker:
         """Answer on the public port until SIGTERM."""
         from viewmeter.collector.serve import serve
 
-        serve(self.app, host, port)
+        serve(self.app, host, port, on_stopping=self.app.close_streams)
 
 
 def embedded_worker(config: Config, data: Path, partition: int, engine: Path) -> EmbeddedWorker:

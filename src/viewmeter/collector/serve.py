@@ -46,17 +46,25 @@ def serve(
     backlog: int = 1024,
     max_requests: int = 4096,
     on_listening: Callable[[], None] | None = None,
+    on_stopping: Callable[[], None] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT. Blocks; call it in the main thread.
 
     max_requests: requests under way at once; more wait in their sockets.
-    on_listening: called once connections are taken.
+    on_listening: called once connections are taken. on_stopping: called before requests under way are waited for, so
+    that answers which never end by themselves can be ended.
     """
-    uvloop.run(_serve(app, host, port, backlog, max_requests, on_listening))
+    uvloop.run(_serve(app, host, port, backlog, max_requests, on_listening, on_stopping))
 
 
 async def _serve(
-    app: Served, host: str, port: int, backlog: int, max_requests: int, on_listening: Callable[[], None] | None
+    app: Served,
+    host: str,
+    port: int,
+    backlog: int,
+    max_requests: int,
+    on_listening: Callable[[], None] | None,
+    on_stopping: Callable[[], None] | None,
 ) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -84,6 +92,8 @@ async def _serve(
         await running  # raises what went wrong, such as a port that is taken
         raise RuntimeError(f"the HTTP server on {host}:{port} ended by itself")
     _log.info("serve_draining", host=host, port=port)
+    if on_stopping is not None:
+        on_stopping()
     server.stop()  # type: ignore[no-untyped-call]
     await running
     await app.drain()

@@ -1,4 +1,4 @@
-"""The tree: engine first, then the collectors; down in reverse.
+"""The tree: engine and collectors start together, the engine stops last.
 
 A collector answers 204 by its log alone, so it may outlive the engine: while the engine starts again, beacons are still
 taken and every other path answers 503 with Retry-After (see `web/gateway.py`).
@@ -69,9 +69,11 @@ class Tree:
             loop.add_signal_handler(number, self.stop)
         watcher: asyncio.Task[None] | None = None
         try:
-            await self._start_engine()
+            self._assignment.socket.unlink(missing_ok=True)  # left by a killed one
+            self.engine.start()
             for collector in self.collectors:
                 collector.start()
+            await self._engine_listens()
             watcher = loop.create_task(self._announce())
             await self._stop.wait()
         finally:
@@ -85,9 +87,8 @@ class Tree:
             self._hurry.set()
         self._stop.set()
 
-    async def _start_engine(self) -> None:
-        self._assignment.socket.unlink(missing_ok=True)  # left by a killed one
-        self.engine.start()
+    async def _engine_listens(self) -> None:
+        """Return when the engine has started for the first time; give up where it cannot."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._settings.start_timeout_s
         while not await _listens(self._assignment.socket):

@@ -71,6 +71,7 @@ class Gateway:
         self._settings = settings
         self._session: aiohttp.ClientSession | None = None
         self._active = 0
+        self._closing = False
         self._streams: set[asyncio.Future[None]] = set()
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -82,7 +83,11 @@ class Gateway:
         self._events.__rsgi_del__(loop)
 
     def close_streams(self) -> None:
-        """End live streams, which never end by themselves: their browsers come again. Called before the drain."""
+        """End live streams, which never end by themselves, and take no more: browsers come again by themselves.
+
+        Called when a stop begins, before requests under way are waited for.
+        """
+        self._closing = True
         for stream in tuple(self._streams):
             stream.cancel()
 
@@ -166,6 +171,8 @@ class Gateway:
         stream = proto.response_stream(answer.status, headers)
         mine = asyncio.current_task()
         if mine is not None and answer.content_type == "text/event-stream":
+            if self._closing:
+                return
             self._streams.add(mine)
             mine.add_done_callback(self._streams.discard)
         # From here on the status is sent: an engine that dies now can only be told by the end of the stream.
