@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from viewmeter.collector.senders import Sender
 from viewmeter.collector.viewers import TenantHashes
-from viewmeter.model.events import ABSENT, EVENT_SCHEMA, TYPE_CODES, UNKNOWN, WireEvent
+from viewmeter.model.events import ABSENT, EVENT_SCHEMA, TYPE_CODES, UNKNOWN, Fatality, WireEvent
 
 Codes = npt.NDArray[np.int32]
 
@@ -88,7 +88,7 @@ def build(beacons: Sequence[Beacon]) -> pa.RecordBatch:
         "ts": whole["ts"] + np.repeat(shifts, counts),
         "received_at": np.repeat(received, counts),
         "playback_rate": numbers.get("playback_rate", np.full(total, float(ABSENT))),
-        "fatal": _flags(fields["fatal"], total),
+        "fatal": _fatality(fields["fatal"], fields["halted"], total),
         "blind": _flags(fields["blind"], total) == 1,
         "error_code": _texts(fields["error_code"], total),
         "error_message": _texts(fields["error_message"], total),
@@ -123,6 +123,13 @@ def _flags(column: tuple[bool | None, ...], total: int) -> npt.NDArray[np.int8]:
     if column.count(None) == total:
         return np.full(total, -1, np.int8)
     return np.fromiter(map(_FATAL.__getitem__, column), np.int8, total)
+
+
+def _fatality(fatal: tuple[bool | None, ...], halted: tuple[bool | None, ...], total: int) -> npt.NDArray[np.int8]:
+    column = _flags(fatal, total)
+    if halted.count(None) != total:
+        column[(column == Fatality.UNKNOWN) & (_flags(halted, total) == 1)] = Fatality.HALTED
+    return column
 
 
 def _texts(column: tuple[str | int | None, ...], total: int) -> Any:

@@ -27,6 +27,15 @@ MAX_ID_CHARS: Final = 255
 MAX_TEXT_CHARS: Final = 1_024
 
 
+class Fatality(enum.IntEnum):
+    """What an `error` means for playback: the column `fatal`."""
+
+    UNKNOWN = -1
+    GOES_ON = 0
+    FATAL = 1
+    HALTED = 2  # unknown, but the picture stands until the player says otherwise (decision 0003)
+
+
 class EventType(enum.IntEnum):
     """What happened. The number is what the log stores; never renumber, only append."""
 
@@ -93,6 +102,7 @@ class WireEvent(msgspec.Struct, gc=False):
     cdn: str | None = None
     stream_type: str | None = None
     fatal: bool | None = None
+    halted: bool | None = None
     blind: bool | None = None
 
 
@@ -118,7 +128,7 @@ EVENT_SCHEMA: Final[pa.Schema] = pa.schema(
         pa.field("startup_ms", pa.int64(), nullable=False),
         pa.field("bitrate_kbps", pa.int64(), nullable=False),
         pa.field("playback_rate", pa.float64(), nullable=False),  # -1.0 = absent
-        pa.field("fatal", pa.int8(), nullable=False),  # 1 true, 0 false, -1 unknown
+        pa.field("fatal", pa.int8(), nullable=False),  # Fatality
         pa.field("blind", pa.bool_(), nullable=False),
         pa.field("is_bot", pa.bool_(), nullable=False),
         pa.field("error_code", pa.string(), nullable=False),  # "" = none

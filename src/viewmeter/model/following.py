@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from viewmeter.model import segments as seg
-from viewmeter.model.events import EventType
+from viewmeter.model.events import EventType, Fatality
 from viewmeter.model.views import Base, Overlay, ViewStates
 
 Array = npt.NDArray[Any]
@@ -109,7 +109,9 @@ def follow(rows: Rows) -> State:
     fatal = rows.join("fatal", 0)
     is_base = np.zeros(rows.size, np.uint8)
     is_base[rows.event_rows] = _BASE_OF[kind[rows.event_rows]]
-    is_base[(kind == T.ERROR) & (fatal == 1)] = Base.FAILED
+    error = kind == T.ERROR
+    is_base[error & (fatal == Fatality.FATAL)] = Base.FAILED
+    is_base[error & (fatal == Fatality.HALTED)] = Base.PAUSED
     sets_base = is_base > 0
     is_base[starts] = states.base
     base = rows.carried_on(is_base, sets_base)

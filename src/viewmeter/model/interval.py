@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from viewmeter.model import segments as seg
 from viewmeter.model.catalogue.measures import BITRATE_BUCKETS, BITRATE_EDGES_KBPS
-from viewmeter.model.events import EVENT_TYPES, EventType
+from viewmeter.model.events import EVENT_TYPES, EventType, Fatality
 from viewmeter.model.following import Rows, State, follow, is_over
 from viewmeter.model.increments import Builder, Increments, Presence
 from viewmeter.model.segments import NOWHERE
@@ -289,9 +289,10 @@ def _count_startup(rows: Rows, state: State, out: Builder, fresh: ViewStates) ->
 def _count_end(rows: Rows, state: State, first_proof: Array, out: Builder, fresh: ViewStates) -> None:
     """Count failures and exits before start: at fatal errors, at the one end of the view, and what is taken back."""
     states, kind, instant = rows.states, rows.kind, state.instant
-    fatal = (kind == T.ERROR) & (rows.join("fatal", 0) == 1)
+    fatality = rows.join("fatal", 0)
+    fatal = (kind == T.ERROR) & (fatality == Fatality.FATAL)
     speaks = (kind == T.PLAY) | (kind == T.COMPLETE)
-    unclear = (kind == T.ERROR) & (rows.join("fatal", 0) == NEVER)
+    unclear = (kind == T.ERROR) & ~np.isin(fatality, (Fatality.FATAL, Fatality.GOES_ON))
     unclear[rows.starts] = states.last_word_error
     last_word = rows.carried_on(unclear, (unclear & rows.is_event) | speaks)
     fresh.last_word_error = last_word[rows.ends]
@@ -345,10 +346,11 @@ def _presence(rows: Rows, state: State, nature: _Nature, fresh: ViewStates) -> P
     active = (state.base == Base.STARTING) | (state.base == Base.PLAYING) | (rows.kind == T.PAUSE)
     active |= nature.blind[rows.segment]
     active &= rows.is_event
-    active_at = np.where(active, instant, 0)
+    over = is_over(state.base)
+    active_at = np.where(active & ~over, instant, NEVER)  # what is over is present again only by an active event
     active_at[rows.starts] = states.last_active
-    active_at = rows.carried_on(active_at, active)
-    alive = ~is_over(state.base) & (active_at != NEVER)
+    active_at = rows.carried_on(active_at, active | over)
+    alive = active_at != NEVER
 
     # An event that is older than what was claimed meanwhile: take that back, and claim anew from the event on.
     opening = instant[rows.starts + 1]

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from viewmeter.model import segments as seg
-from viewmeter.model.events import EVENT_TYPES, EventType
+from viewmeter.model.events import EVENT_TYPES, EventType, Fatality
 from viewmeter.model.increments import Builder, Increments
 from viewmeter.model.segments import NOWHERE
 from viewmeter.model.views import ENGAGED_MS, Exited, Failed, ViewStates
@@ -99,7 +99,7 @@ def _count_firsts(
     out.add("completes", complete[news], 1)
     fresh.completed[news] = True
 
-    fatal = seg.first_where((kind == T.ERROR) & (events["fatal"] == 1), view, count)
+    fatal = seg.first_where((kind == T.ERROR) & (events["fatal"] == Fatality.FATAL), view, count)
     fatal[states.failed == Failed.FATAL] = NOWHERE
     news = np.flatnonzero(fatal != NOWHERE)
     out.add("failures", fatal[news[states.failed[news] == Failed.NO]], 1)

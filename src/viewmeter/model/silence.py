@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from viewmeter.model.following import is_over
 from viewmeter.model.increments import Increments, Presence
 from viewmeter.model.views import INTERVAL_CAP_MS, NEVER, SILENCE_MS, Exited, Failed, ViewStates
 
@@ -40,7 +39,7 @@ def end(states: ViewStates) -> tuple[Increments, ViewStates]:
 
 def presence(states: ViewStates, until_ms: int) -> tuple[Presence, Array, Array]:
     """Return presence in the open intervals before `until_ms`, not yet claimed: runs, rows, their new present_until."""
-    alive = states.seen & (states.last_active != NEVER) & ~is_over(states.base)
+    alive = states.seen & (states.last_active != NEVER)
     start = np.maximum(states.instant, states.present_until)
     stop = np.minimum(states.last_active + INTERVAL_CAP_MS, until_ms)
     rows = np.flatnonzero(alive & (stop > start))

@@ -88,7 +88,7 @@ FIELDS: Final[dict[str, tuple[str, int]]] = {
     "last_word_error": ("?", 0),  # an error of unknown fatality, no play or complete since
     "requested_at": ("i8", NEVER),  # instant of the first event, where that is a request
     "gap_since_first": ("?", 0),
-    "last_active": ("i8", NEVER),
+    "last_active": ("i8", NEVER),  # NEVER again once the view is ended, failed or gone
     "present_until": ("i8", NEVER),  # presence was emitted up to here
 }
 

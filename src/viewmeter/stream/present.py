@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from viewmeter.model.following import is_over
 from viewmeter.model.views import INTERVAL_CAP_MS, NEVER
 from viewmeter.stream.core import Core
 
@@ -15,12 +14,7 @@ _FROM = {"tenant_id": "video", "channel_id": "video", "video_id": "video", "is_b
 def present(core: Core, now_ms: int) -> pa.Table:
     """Return the views that are present at `now_ms`, or will be if their clock is a little ahead."""
     states = core.states
-    rows = np.flatnonzero(
-        states.seen
-        & (states.last_active != NEVER)
-        & (states.last_active > now_ms - INTERVAL_CAP_MS)
-        & ~is_over(states.base)
-    )
+    rows = np.flatnonzero(states.seen & (states.last_active != NEVER) & (states.last_active > now_ms - INTERVAL_CAP_MS))
     columns = {name: _encoded(core, name, rollup, rows) for name, rollup in _FROM.items()}
     return pa.table(
         {

@@ -18,6 +18,7 @@ from viewmeter.model.events import (
     TYPE_CODES,
     UNKNOWN,
     WORD_COLUMNS,
+    Fatality,
     view_key,
 )
 
@@ -45,6 +46,8 @@ def _row(event: Mapping[str, Any]) -> dict[str, Any]:
     row = _BLANK | {k: v for k, v in event.items() if k in _BLANK and v is not None}
     row["type"] = TYPE_CODES[event["type"]]
     row["fatal"] = int(row["fatal"])
+    if event.get("halted") and row["fatal"] == Fatality.UNKNOWN:
+        row["fatal"] = int(Fatality.HALTED)
     row["error_code"] = str(row["error_code"])
     row["view_key"] = view_key(row["tenant_id"], row["view_id"])
     return row
@@ -53,7 +56,12 @@ def _row(event: Mapping[str, Any]) -> dict[str, Any]:
 def to_events(table: pa.Table) -> list[dict[str, Any]]:
     """Return the rows as event dicts for the oracle; absent fields are left out."""
     return [
-        {k: EVENT_TYPES[v] if k == "type" else v for k, v in row.items() if k == "view_key" or v != _BLANK[k]}
+        ({"halted": True, "fatal": None} if row["fatal"] == Fatality.HALTED else {})
+        | {
+            k: EVENT_TYPES[v] if k == "type" else v
+            for k, v in row.items()
+            if k == "view_key" or (v != _BLANK[k] and (k != "fatal" or v != Fatality.HALTED))
+        }
         | {k: row[k] for k in WORD_COLUMNS}
         | {"is_bot": row["is_bot"], "received_at": row["received_at"], "ts": row["ts"], "seq": row["seq"]}
         for row in table.to_pylist()

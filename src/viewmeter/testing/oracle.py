@@ -83,6 +83,8 @@ def moments(events: Sequence[Event]) -> list[Moment]:
     for event in events:
         kind, now = event["type"], after[-1]
         sets = "failed" if is_fatal(event) else BASE.get(kind)
+        if kind == "error" and event.get("halted") and number(event, "fatal") is None:
+            sets = "paused"
         if kind == "heartbeat" and now.base is None and not event.get("blind"):
             sets = "playing"
         base = sets or now.base

@@ -21,9 +21,6 @@ STARTUP_MS: Final = 20
 STARTUP_TOTAL_MS: Final = 400
 STARTUP_MSD_MS: Final = 25
 
-RECOVERED_MS: Final = {"dashjs_quality_down_up": 400}
-"""dash.js said `f`, went on by itself and said `p` 368 ms later: an error of unknown fatality stops no clock."""
-
 OWN_SEEKS: Final = {"dashjs_pause_seek": 1}
 """dash.js jumped over a gap without saying `k`: one stall of under 100 ms more than the viewer saw."""
 
@@ -134,7 +131,7 @@ def differences(numbers: Mapping[str, float | None], expected: Expectation) -> l
         return wrong
     judge("completes", e.completes)
     judge("failures", e.failures)
-    judge("played_ms", e.played_ms if e.tells_state else 0, RECOVERED_MS.get(e.name, PLAYED_MS))
+    judge("played_ms", e.played_ms if e.tells_state else 0, PLAYED_MS)
     own = OWN_SEEKS.get(e.name, 0)
     stalls = e.stalls or ()
     judge("rebuffer_count", len(stalls) + own)

@@ -15,7 +15,7 @@ scenario's start.
     expect platform minute 0: events 6
 
 An event is `TIME TYPE field=value ...`. `seq` counts up by itself; `lost` and `lost 3` skip numbers, and
-`repeat 2` sends number 2 of the view again. `blind` and `fatal` alone mean true, `x-anything=1` is a field
+`repeat 2` sends number 2 of the view again. `blind`, `fatal` and `halted` alone mean true, `x-anything=1` is a field
 nobody knows, `received=20s` delays one event. Fields on a `view` line are sent with each of its events; a
 second `view` line of the same name goes on with that view. Without a `clock` (or after `clock afterwards`) an
 expectation is asked long after everything has arrived. A number with decimals is compared to half a unit of
@@ -271,7 +271,7 @@ def _assignment(word: str) -> tuple[str, Any]:
     """Read `field=value`, or a bare flag."""
     name, equals, value = word.partition("=")
     name = SHORT.get(name, name)
-    if not equals and name in ("blind", "fatal"):
+    if not equals and name in ("blind", "fatal", "halted"):
         return name, True
     known = {*WIRE_FIELDS, *ENRICHED, "tenant_id", "received"} - {"type", "ts", "view_id"}
     if name.startswith("x-"):
@@ -280,7 +280,7 @@ def _assignment(word: str) -> tuple[str, Any]:
         raise ValueError(f"`{word}` sets no field; write `name=value` with one of {', '.join(sorted(known))}")
     if value == "null":
         return name, None
-    if name in ("blind", "fatal", "is_bot"):
+    if name in ("blind", "fatal", "halted", "is_bot"):
         if value not in ("true", "false"):
             raise ValueError(f"`{name}` is true or false, or left out")
         return name, value == "true"

@@ -84,6 +84,7 @@ def fields(draw: st.DrawFn, kind: str, counters: tuple[str, ...], blind: bool) -
         out["startup_ms"] = draw(st.sampled_from((None, None, 0, 700)))
     if kind == "error":
         out["fatal"] = draw(st.sampled_from((None, True, False)))
+        out["halted"] = draw(st.sampled_from((None, None, True)))
     if draw(st.integers(0, 9)) == 0:
         blind = not blind
     return {k: v for k, v in out.items() if v is not None} | {"blind": blind}

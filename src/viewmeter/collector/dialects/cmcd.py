@@ -115,6 +115,8 @@ def _event(line: str, channel_id: str | None, player: str | None) -> tuple[WireE
             "play",
             startup_ms,
         )  # sent once, with the first record after the first frame
+    if event.type == "error" and kind == "ps":
+        event.halted = True  # the picture stands, whether or not the player recovers (decision 0003)
     _details(event, members, kind, state)
     return event, malformed
 
