@@ -217,3 +217,28 @@ def test_a_commit_that_fails_is_tried_again_and_nothing_is_left_out(
     engine.append(a_view("v", START_MS))
     engine.stream.settle()
     assert engine.sums("video")["events"] == 4
+
+
+def test_groups_of_forgotten_views_are_dropped_and_the_others_keep_their_words(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("viewmeter.stream.core.GROUPS_SPARE", 1)
+    old = [{**e, "video_id": f"v{n}", "channel_id": f"c{n}"} for n in range(9) for e in a_view(f"old{n}", START_MS)]
+    engine.append(old)
+    engine.stream.turn()
+    later = START_MS + 2 * 3_600_000 + 70_000
+    engine.append([{**e, "video_id": "v8", "channel_id": "c8"} for e in a_view("new", later)])
+    engine.stream.turn()  # forgets the old views
+    engine.append([{**e, "seq": e["seq"] + 4, "ts": e["ts"] + 9_000} for e in a_view("new", later)[2:]])
+    engine.stream.settle()
+    found = engine.store.scan(
+        Scan(
+            "channel",
+            ("events",),
+            (floor_to(later, MINUTE_MS), floor_to(later, MINUTE_MS) + 600_000),
+            Visible("t1"),
+            ("channel_id",),
+        )
+    )
+    assert {row["channel_id"]: row["events"] for row in found.to_pylist()} == {"c8": 6}
+    assert len(engine.stream._core.groups["video"]) == 1

@@ -128,10 +128,9 @@ class DuckDBStore:
     def _insert(self, rows: Sequence[tuple[Rollup, pa.Table]]) -> None:
         for rollup, table in rows:
             self._db.register("arriving", table)
-            try:
-                self._db.execute(f"INSERT INTO {sql.appended(rollup)} BY NAME SELECT * FROM arriving")
-            finally:
-                self._db.unregister("arriving")
+            # After a failure the transaction takes no more statements: the next register() replaces the view.
+            self._db.execute(f"INSERT INTO {sql.appended(rollup)} BY NAME SELECT * FROM arriving")
+            self._db.unregister("arriving")
 
     # --- commits -------------------------------------------------------------------------------------------
 

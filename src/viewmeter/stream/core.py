@@ -33,6 +33,12 @@ GRACE_MS: Final = 1_000
 as events wait (`ordering.WAIT_MS`), so that a clock this much ahead settles everything as of the real one."""
 
 
+MAX_CDNS: Final = 10_000
+"""Names of delivery networks that are told apart; more come from somebody who makes them up, and are unknown."""
+
+GROUPS_SPARE: Final = 10_000
+
+
 @dataclass(frozen=True)
 class Deltas:
     """What one micro-batch changed. `view` columns are slots of the core."""
@@ -79,9 +85,6 @@ class Core:
         self._pass_time(now_ms, parts, runs)
         presence = Presence.joined(*runs)
         samples = self.viewers.count(self.pair[presence.view], presence)
-        if now_ms // MINUTE_MS != self.minute:
-            self.minute = now_ms // MINUTE_MS
-            self._forget(now_ms)
         increments = Increments.joined(parts) if parts else Increments.none()
         return Deltas(increments, presence, samples, table.num_rows - self.waiting.num_rows)
 
@@ -154,7 +157,7 @@ class Core:
             slots[missing] = self._slots.find(keys[missing])
             self._describe(table, missing[first], taken)
             self._described_by[taken] = missing[first]
-            self.pair[taken] = self.viewers.enter(pair_keys(self.group["video"][taken], self.viewer[taken]))
+            self.pair[taken] = self.viewers.enter(self._pair_keys(taken))
         return slots
 
     def _take_slots(self, count: int) -> Array:
@@ -197,7 +200,10 @@ class Core:
         if len(new) and len(slots):
             self._describe(table, first, slots)
             self.viewers.leave(self.pair[slots])
-            self.pair[slots] = self.viewers.enter(pair_keys(self.group["video"][slots], self.viewer[slots]))
+            self.pair[slots] = self.viewers.enter(self._pair_keys(slots))
+
+    def _pair_keys(self, slots: Array) -> Array:
+        return pair_keys(self.groups["video"].hashes(self.group["video"][slots]), self.viewer[slots])
 
     def _cdn(self, table: pa.Table) -> Array:
         """Return the events' cdn as codes, -1 where nobody said."""
@@ -213,11 +219,17 @@ class Core:
             return -1
         code = self._cdn_codes.get(word)
         if code is None:
+            if len(self.cdns) >= MAX_CDNS:
+                return -1
             code = self._cdn_codes[word] = len(self.cdns)
             self.cdns.append(word)
         return code
 
-    def _forget(self, now_ms: int) -> None:
+    def forget(self, now_ms: int) -> None:
+        """Drop views of which nothing came for two hours. Call it after each step, when its deltas are used up."""
+        if now_ms // MINUTE_MS == self.minute:
+            return
+        self.minute = now_ms // MINUTE_MS
         states = self.states
         old = np.flatnonzero(states.seen & (states.last_received < now_ms - REMEMBER_MS))
         if len(old):
@@ -228,6 +240,17 @@ class Core:
             slots = self.remembered()
             self._slots = SlotMap(self.keys[slots], slots)
             self.pair[slots] = self.viewers.compact()[self.pair[slots]]
+            self._drop_groups(slots)
+
+    def _drop_groups(self, slots: Array) -> None:
+        """Drop groups that no view is in any more, once they are the most: videos come and go for ever."""
+        for name, of_view in self.group.items():
+            groups = self.groups[name]
+            used = np.unique(of_view[slots])
+            if len(groups) > 2 * len(used) + GROUPS_SPARE:
+                of_view[slots] = groups.keep(used)[of_view[slots]]
+                if name == "video":
+                    self.parents = {parent: numbers[used] for parent, numbers in self.parents.items()}
 
 
 def _numpy(table: pa.Table, name: str) -> Array:

@@ -215,7 +215,9 @@ class EmbeddedStream:
         ordered = sorted(batches, key=lambda b: (b.partition, b.offset))
         deltas = self._core.step([pa.Table.from_batches([b.events]) for b in ordered], now_ms)
         self._applied += deltas.events
-        return rollup_rows(self._core, deltas)
+        rows = rollup_rows(self._core, deltas)
+        self._core.forget(now_ms)
+        return rows
 
     def _commit(self, rows: dict[str, pa.Table], commit: Commit) -> None:
         """Append, again and again while the disk is full: the state has moved on, so nothing may be left out."""
@@ -287,6 +289,7 @@ class EmbeddedStream:
                 [pa.Table.from_batches([b.events]) for b in sorted(batches, key=lambda b: (b.partition, b.offset))],
                 commit.at_ms,
             )
+            self._core.forget(commit.at_ms)
             self._number, self._positions = commit.number, {**self._positions, **commit.positions}
             replayed += 1
         now = self._clock()

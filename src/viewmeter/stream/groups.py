@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from viewmeter.model.catalogue import ROLLUPS
+from viewmeter.model.events import view_key
 
 Array = npt.NDArray[Any]
 
@@ -72,6 +73,7 @@ class Groups:
         self.keys = keys
         self._numbers: dict[tuple[Any, ...], int] = {}
         self._columns: dict[str, Array] = {key: np.empty(16, object) for key in keys}
+        self._hashes = np.empty(16, np.int64)
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -97,6 +99,26 @@ class Groups:
             if number == len(column):
                 self._columns[key] = column = np.concatenate([column, np.empty(number, object)])
             column[number] = value
+        if number == len(self._hashes):
+            self._hashes = np.concatenate([self._hashes, np.empty(number, np.int64)])
+        self._hashes[number] = view_key(*("\0".join(map(str, part)) for part in (row[:1], row[1:])))
+
+    def hashes(self, numbers: Array) -> Array:
+        """Return a 64-bit hash of each group's words, which outlives its number."""
+        found: Array = self._hashes[numbers]
+        return found
+
+    def keep(self, numbers: Array) -> Array:
+        """Drop all groups but these (ascending); return the new number of each old one (of dropped ones: any)."""
+        size = len(self)
+        self._numbers = {}
+        columns, self._columns = self._columns, {key: np.empty(16, object) for key in self.keys}
+        for number, row in enumerate(zip(*(columns[key][numbers].tolist() for key in self.keys), strict=True)):
+            self._numbers[row] = number
+            self._remember(number, row)
+        new = np.zeros(size, np.int32)
+        new[numbers] = np.arange(len(numbers))
+        return new
 
     def words(self, key: str, numbers: Array) -> pa.Array:
         """Return a key's values for groups, as Arrow."""

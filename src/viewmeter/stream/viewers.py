@@ -22,10 +22,10 @@ _BITS: Final = 64
 _COLUMNS: Final = ("keys", "top", "low", "high", "views")
 
 
-def pair_keys(videos: Array, viewer_hashes: Array) -> Array:
-    """Return a 64-bit key of (video group, viewer): splitmix64's finaliser over both."""
+def pair_keys(video_hashes: Array, viewer_hashes: Array) -> Array:
+    """Return a 64-bit key of (video, viewer): splitmix64's finaliser over both."""
     with np.errstate(over="ignore"):
-        x = viewer_hashes.astype(np.uint64) ^ (videos.astype(np.uint64) + 1) * np.uint64(0x9E3779B97F4A7C15)
+        x = viewer_hashes.astype(np.uint64) ^ (video_hashes.astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         mixed: Array = (x ^ (x >> np.uint64(31))).view(np.int64)
