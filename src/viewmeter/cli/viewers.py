@@ -37,10 +37,13 @@ READY_WITHIN_S: Final = 120.0
 
 WAVE_MINUTES: Final = 4.0
 """Viewers come in waves that overlap by half, so that the crowd neither grows nor ends."""
+BEFORE_MINUTES: Final = 6.0
+"""What was sent in the minutes before the start is sent at once, so that the first look finds a full house."""
 INCIDENT_FIRST_S: Final = 60.0
 INCIDENT_EVERY_S: Final = 600.0
 INCIDENT_MINUTES: Final = 2.0
-STALL_FACTOR: Final = 6
+CALM_MS: Final = 10_000
+STALL_MS: Final = (2_000, 6_000)
 INCIDENT_COUNTRY: Final = "BR"
 
 
@@ -61,16 +64,20 @@ class Incident(simulator.Simulation):
     """Viewers of one country behind one delivery network that has gone bad."""
 
     def plans(self) -> Iterator[Plan]:
-        """Yield the usual plans, moved to that country and network, with stalls several times as long."""
+        """Yield the usual plans, moved to that country and network, where nobody watches ten seconds in peace."""
         country = next(place for place in COUNTRIES if place.code == INCIDENT_COUNTRY)
         for plan in super().plans():
             rng = self.rng("incident", plan.view_id)
-            phases = tuple(
-                Phase(phase.kind, phase.length_ms * (STALL_FACTOR if phase.kind == "stall" else 1), phase.bitrate_kbps)
-                for phase in plan.phases
-            )
+            phases: list[Phase] = []
+            for phase in plan.phases:
+                left_ms = phase.length_ms
+                while phase.kind == "play" and left_ms > CALM_MS:
+                    phases.append(phase._replace(length_ms=CALM_MS))
+                    phases.append(Phase("stall", rng.randrange(*STALL_MS), phase.bitrate_kbps))
+                    left_ms -= CALM_MS
+                phases.append(phase._replace(length_ms=left_ms))
             address = f"{rng.choice(country.networks)}.{rng.randrange(1, 255)}"
-            yield dataclasses.replace(plan, country=country, address=address, cdn=CDNS[0][0], phases=phases)
+            yield dataclasses.replace(plan, country=country, address=address, cdn=CDNS[0][0], phases=tuple(phases))
 
 
 def main() -> None:
@@ -133,9 +140,9 @@ async def _ready(data: Path) -> str:
 
 async def _forever(crowd: Crowd, url: str, group: asyncio.TaskGroup) -> None:
     half_s = WAVE_MINUTES * 60 / 2
-    async for number in _every(half_s):
-        # The first wave begins at full strength: it is met in the middle of its life.
-        simulation = simulator.Simulation(_wave(crowd, number, crowd.viewers, WAVE_MINUTES))
+    async for number in _every(half_s, begun=time.monotonic() - BEFORE_MINUTES * 60):
+        ago_ms = max(0, round((BEFORE_MINUTES * 60 - number * half_s) * 1000))
+        simulation = simulator.Simulation(_wave(crowd, number, crowd.viewers, WAVE_MINUTES, ago_ms))
         group.create_task(_send(simulation, url, crowd.key))
 
 
@@ -143,13 +150,13 @@ async def _incidents(crowd: Crowd, url: str) -> None:
     await asyncio.sleep(INCIDENT_FIRST_S)
     async for number in _every(INCIDENT_EVERY_S):
         setting = _wave(crowd, 1_000_000 + number, max(10, crowd.viewers // 2), INCIDENT_MINUTES)
-        await _send(Incident(dataclasses.replace(setting, stall_share=3.0)), url, crowd.key)
+        await _send(Incident(setting), url, crowd.key)
 
 
-def _wave(crowd: Crowd, number: int, viewers: int, minutes: float) -> simulator.Settings:
+def _wave(crowd: Crowd, number: int, viewers: int, minutes: float, ago_ms: int = 0) -> simulator.Settings:
     return simulator.Settings(
         seed=crowd.seed * 10_000_000 + number,
-        start_ms=time.time_ns() // 1_000_000,
+        start_ms=time.time_ns() // 1_000_000 - ago_ms,
         viewers=viewers,
         minutes=minutes,
         videos=24,
@@ -159,15 +166,16 @@ def _wave(crowd: Crowd, number: int, viewers: int, minutes: float) -> simulator.
     )
 
 
-async def _every(seconds: float) -> AsyncIterator[int]:
-    begun = time.monotonic()
+async def _every(seconds: float, begun: float | None = None) -> AsyncIterator[int]:
+    begun = time.monotonic() if begun is None else begun
     for number in itertools.count():
         await asyncio.sleep(max(0.0, begun + number * seconds - time.monotonic()))
         yield number
 
 
 async def _send(simulation: simulator.Simulation, url: str, key: str) -> None:
-    begun, start_ms = time.monotonic(), simulation.settings.start_ms
+    start_ms = simulation.settings.start_ms
+    begun = time.monotonic() - (time.time_ns() // 1_000_000 - start_ms) / 1000
     await send(
         beacons.beacons(simulation),
         to=url,
