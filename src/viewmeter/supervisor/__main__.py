@@ -7,10 +7,10 @@ for the life of the product. In: three inherited file descriptors (the folder's 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 import tempfile
-from pathlib import Path
 from typing import NoReturn
 
 from viewmeter.supervisor import logs
@@ -43,7 +43,11 @@ def main() -> None:
     except StartError as problem:
         raise SystemExit(f"viewmeter: {problem}") from None
     finally:
-        Path(address).unlink(missing_ok=True)
+        address.unlink(missing_ok=True)
+        assignment.socket.unlink(missing_ok=True)
+        if assignment.socket.parent != assignment.run:  # a folder of its own, where the path would have been too long
+            with contextlib.suppress(OSError):
+                assignment.socket.parent.rmdir()
 
 
 if __name__ == "__main__":
