@@ -1,19 +1,23 @@
 """Beacons for tests that break the product: which were acknowledged, which may be there, and what was counted.
 
 Each beacon is a view and a video of its own, so that a count by video shows a beacon that is missing, that is there
-twice, or that is there in part.
+twice, or that is there in part. Nothing is sent twice but by `send_again`, so a duplicate that the product counts
+elsewhere is an event that it read twice itself.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import httpx
 from running import Product
 
 TYPES = ("request", "play", "heartbeat", "pause", "exit")
+PAUSE_S = 0.02  # after a failure, so that a product that is gone is not asked thousands of times
 
 
 def beacon(channel: str, video: str) -> list[dict[str, object]]:
@@ -35,7 +39,7 @@ def beacon(channel: str, video: str) -> list[dict[str, object]]:
 
 @dataclass
 class Load:
-    """Threads that post beacons one after the other until something fails or `stop` is called."""
+    """Threads that post beacons one after the other, whatever becomes of them, until `stop` is called."""
 
     product: Product
     channel: str
@@ -43,6 +47,7 @@ class Load:
     acknowledged: set[str] = field(default_factory=set)
     uncertain: set[str] = field(default_factory=set)  # sent, but the answer never came
     refused: list[int] = field(default_factory=list)
+    repeated: int = 0  # events of beacons that were there already when `send_again` sent them
 
     def __post_init__(self) -> None:
         self._stop = threading.Event()
@@ -64,21 +69,47 @@ class Load:
         number = 0
         with httpx.Client(timeout=20) as client:
             while not self._stop.is_set():
-                video = f"v{lane}-{number}"
+                self._send(client, f"v{lane}-{number}")
                 number += 1
-                try:
-                    answer = client.post(
-                        f"{self.product.base_url}/api/v1/events/beacon",
-                        params={"key": self.product.ingest_key},
-                        json=beacon(self.channel, video),
-                    )
-                except httpx.HTTPError:
-                    self.uncertain.add(video)
-                    return
-                if answer.status_code == 204:
-                    self.acknowledged.add(video)
-                else:
-                    self.refused.append(answer.status_code)
+
+    def _send(self, client: httpx.Client, video: str) -> None:
+        try:
+            answer = client.post(
+                f"{self.product.base_url}/api/v1/events/beacon",
+                params={"key": self.product.ingest_key},
+                json=beacon(self.channel, video),
+            )
+        except httpx.HTTPError:
+            self.uncertain.add(video)
+            self._stop.wait(PAUSE_S)
+            return
+        if answer.status_code == 204:
+            self.acknowledged.add(video)
+            self.uncertain.discard(video)
+        else:
+            self.refused.append(answer.status_code)
+            self._stop.wait(PAUSE_S)
+
+    @contextlib.contextmanager
+    def explained(self) -> Iterator[None]:
+        """Add to a failure inside what the answers were."""
+        try:
+            yield
+        except BaseException:
+            print(
+                f"acknowledged {len(self.acknowledged)}, unanswered {len(self.uncertain)}, refused {self.refused[-9:]}"
+            )
+            print(self.product.log[-4000:])
+            raise
+
+    def send_again(self) -> None:
+        """Send what was not answered once more, as a player does; call it after a flush."""
+        known = self.counted().keys()
+        with httpx.Client(timeout=20) as client:
+            for video in sorted(self.uncertain):
+                self.repeated += len(TYPES) * (video in known)
+                self._send(client, video)
+        assert not self.uncertain, f"{len(self.uncertain)} beacons were not even taken at the second time"
 
     def check(self) -> None:
         """Assert that every acknowledged event counts exactly once, and no beacon counts in part."""
@@ -89,6 +120,10 @@ class Load:
         assert not wrong, f"(events, attempts, plays) are not ({len(TYPES)}, 1, 1): {dict(list(wrong.items())[:3])}"
         strangers = counted.keys() - self.acknowledged - self.uncertain
         assert not strangers, f"counted, but never sent: {sorted(strangers)[:3]}"
+        sums = ["events", "duplicate_events", "lost_events", "plays"]
+        (total,) = self.product.query(channel_id=self.channel, time_range="24h", granularity="total", metrics=sums)
+        expected = (len(TYPES) * len(counted), self.repeated, 0, len(counted))
+        assert tuple(total[name] for name in sums) == expected, f"{sums} of the channel are not {expected}"
 
     def counted(self) -> dict[str, tuple[object, object, object]]:
         """Return (events, attempts, plays) by video, as the product answers."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 START_TIMEOUT_S = 60.0  # a busy CI machine; an idle one needs about 2 s
@@ -133,6 +134,17 @@ class Product:
         """Start again on the same folder and return when it is ready."""
         self.start_again()
         self.wait_ready()
+
+
+def children(product: Product) -> dict[str, psutil.Process]:
+    """Return the running child processes by their module (the last collector wins)."""
+    found = {}
+    for process in psutil.Process(product.process.pid).children():
+        with contextlib.suppress(psutil.Error):  # it may die while it is looked at: that is what is tested
+            command = process.cmdline()
+            if len(command) > 2:
+                found[command[2].rpartition(".")[2]] = process
+    return found
 
 
 def spawn(data: Path, options: tuple[str, ...], env: Mapping[str, str]) -> subprocess.Popen[bytes]:

@@ -13,18 +13,7 @@ import httpx
 import psutil
 import pytest
 from load import Load, beacon
-from running import Product, StartProduct, viewmeter, wait_until
-
-
-def children(product: Product) -> dict[str, psutil.Process]:
-    """Return the running child processes by their module (the last collector wins)."""
-    found = {}
-    for process in psutil.Process(product.process.pid).children():
-        with contextlib.suppress(psutil.Error):  # it may die while it is looked at: that is what is tested
-            command = process.cmdline()
-            if len(command) > 2:
-                found[command[2].rpartition(".")[2]] = process
-    return found
+from running import Product, StartProduct, children, viewmeter, wait_until
 
 
 def ready(product: Product) -> bool:
@@ -173,3 +162,15 @@ def test_an_unknown_setting_stops_the_start(name: str, tmp_path: Path) -> None:
     assert answer.returncode == 1
     assert "did you mean" in answer.stderr
     assert not (tmp_path / "d").exists()
+
+
+def test_a_folder_whose_path_is_too_long_for_a_socket_works_all_the_same(
+    start_product: StartProduct, tmp_path: Path
+) -> None:
+    long = tmp_path / ("l" * 60) / ("m" * 60)
+    long.mkdir(parents=True)
+    product = start_product("--workers", "1", data=long / "data", env={"TMPDIR": str(long)})
+    assert product.post(beacon("c1", "v1")).status_code == 204
+    product.flush()
+    assert product.stop() == 0
+    assert {entry.name for entry in long.iterdir()} == {"data", "data.stderr"}

@@ -103,7 +103,14 @@ def _socket_path(data: Path) -> Path:
     inside = data / "run" / "engine.sock"
     if len(os.fsencode(inside)) <= MAX_SOCKET_PATH:
         return inside
-    return Path(tempfile.mkdtemp(prefix="viewmeter-")) / "engine.sock"
+    for parent in (tempfile.gettempdir(), "/tmp", "/var/tmp"):
+        with contextlib.suppress(OSError):
+            if len(os.fsencode(parent)) + len("/viewmeter-12345678/engine.sock") <= MAX_SOCKET_PATH:
+                return Path(tempfile.mkdtemp(prefix="viewmeter-", dir=parent)) / "engine.sock"
+    raise CommandError(
+        f"the path of {data} is too long for a socket, and no folder for temporary files is there: "
+        "choose a shorter --data, or set TMPDIR"
+    )
 
 
 def _lead_a_group() -> None:
