@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -53,22 +54,28 @@ class Load(NamedTuple):
 
 
 def bodies(seed: int, now_ms: int, count: int = _BODIES) -> list[bytes]:
-    """Return beacons, each of one view of its own, padded to 500 bytes an event with what the SDK may send."""
+    """Return beacons, each of one view of its own: UUIDs as ids, fractions as browsers send them, 500 bytes an event.
+
+    What the fields leave of 5,000 bytes is the player's name, so that nothing is padding that a decoder may skip.
+    """
     rng = random.Random(seed)
+    videos = [str(uuid.UUID(int=rng.getrandbits(128))) for _ in range(20_000)]
+    channels = [str(uuid.UUID(int=rng.getrandbits(128))) for _ in range(500)]
     made = []
     for _ in range(count):
-        view = f"{rng.getrandbits(128):032x}"
-        video, channel = f"video-{rng.randrange(20_000):06d}", f"channel-{rng.randrange(500):04d}"
+        view, viewer = (str(uuid.UUID(int=rng.getrandbits(128))) for _ in range(2))
+        number = rng.randrange(len(videos))
         start = now_ms - 300_000
+        cdn = rng.choice(("edge-a.example.net", "edge-b.example.net"))
         events = [
             {
                 "type": "play" if seq == 0 else "heartbeat",
                 "ts": start + seq * 30_000 + rng.random(),
                 "view_id": view,
                 "seq": seq,
-                "video_id": video,
-                "channel_id": channel,
-                "viewer_id": f"viewer-{view[:16]}",
+                "video_id": videos[number],
+                "channel_id": channels[number % len(channels)],
+                "viewer_id": viewer,
                 "position_ms": seq * 30_000 + rng.random(),
                 "duration_ms": 1_800_000,
                 "played_ms": seq * 30_000,
@@ -76,15 +83,15 @@ def bodies(seed: int, now_ms: int, count: int = _BODIES) -> list[bytes]:
                 "rebuffer_count": seq // 4,
                 "bitrate_kbps": rng.choice((800, 1500, 3000, 6000)),
                 "playback_rate": 1,
-                "player": "viewmeter-sdk/1.0.0",
-                "cdn": rng.choice(("cdn-a", "cdn-b")),
+                "cdn": cdn,
                 "stream_type": "vod",
+                "player": "viewmeter-sdk/1.0.0 ",
             }
             for seq in range(EVENTS_PER_BEACON)
         ]
+        missing = EVENTS_PER_BEACON * BYTES_PER_EVENT - len(msgspec.json.encode(events))
         for event in events:
-            missing = BYTES_PER_EVENT - len(msgspec.json.encode(event)) - len(',"error_message":""') - 1
-            event["error_message"] = "." * max(0, missing)
+            event["player"] = str(event["player"]).ljust(20 + missing // EVENTS_PER_BEACON, "+")
         made.append(msgspec.json.encode(events))
     return made
 

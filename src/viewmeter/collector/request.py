@@ -180,19 +180,20 @@ def parse_query(text: str) -> dict[str, str]:
     return found
 
 
-async def read_body(scope: Scope, wire: Wire, headers: Headers, limit: int) -> bytes:
-    """Return the body, decompressed. Raises `ProblemError`."""
+def is_plain(scope: Scope, limit: int) -> bool:
+    """True where the body may be taken as it comes: its length is known and small enough, and it is not compressed."""
     request = scope.headers
-    encoding = request.get("content-encoding")
-    encoding = encoding.strip().lower() if encoding else "identity"
+    length = request.get("content-length")
+    return length is not None and length.isdigit() and int(length) <= limit and request.get("content-encoding") is None
+
+
+async def read_body(scope: Scope, wire: Wire, headers: Headers, limit: int) -> bytes:
+    """Return any body, decompressed. Raises `ProblemError`."""
+    encoding = (scope.headers.get("content-encoding") or "identity").strip().lower()
     if encoding not in ("identity", "gzip", "x-gzip", "zstd"):
         detail = f"Content-Encoding is {encoding[:50]!r}; send gzip, zstd or none"
         raise ProblemError(answers.refusal("unsupported_content_encoding", detail, headers))
-    length = request.get("content-length")
-    if length is not None and length.isdigit() and int(length) <= limit:
-        body = await wire()
-    else:
-        body = await _read_bounded(wire, headers, limit)
+    body = await _read_bounded(wire, headers, limit)
     if encoding == "identity":
         return body
     return (unpack_zstd if encoding == "zstd" else unpack_gzip)(body, limit, headers)

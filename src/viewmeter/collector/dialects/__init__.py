@@ -36,12 +36,16 @@ MAX_PLAYBACK_RATE = 1_000.0
 
 
 class Rejection(msgspec.Struct, frozen=True, gc=False):
-    """An event that cannot be taken, and why. `code` is one of `EVENT_CODES`; `raw` goes to the dead letters."""
+    """An event that cannot be taken, and why. `code` is one of `EVENT_CODES`; `raw` goes to the dead letters.
+
+    written_as: the dialect of `raw`, where it is not that of the body.
+    """
 
     index: int
     code: str
     detail: str
     raw: bytes = b""
+    written_as: str | None = None
 
 
 class Decoded(msgspec.Struct, gc=False):
