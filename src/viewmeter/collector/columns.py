@@ -6,15 +6,16 @@ columns raises in `add` and leaves nothing behind.
 
 Per event only C loops run: structs become tuples, tuples are transposed, words become codes; numpy and Arrow make
 arrays of whole columns. A beacon is taken apart at once, while the processor's cache still holds what the decoder
-made of it: doing that for the whole group at its end cost 28 µs a beacon instead of 15.
+made of it, and its events are then let go (docs/benchmarks-ingest.md has what that is worth).
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from itertools import chain, groupby
 from operator import itemgetter
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -43,14 +44,15 @@ _NUMBERS: Final = (*_WHOLE, "playback_rate")
 _RUN_WORDS: Final = ("channel_id", "video_id", "player", "stream_type")
 _PLACE_WORDS: Final = ("country", "region", "city", "asn")
 _AGENT_WORDS: Final = ("device_type", "os", "browser")
-_TEXTS: Final = ("error_code", "error_message")
+_RARE: Final = ("error_code", "error_message", "fatal", "halted", "blind")
 _FATALITY: Final = {None: int(Fatality.UNKNOWN), False: int(Fatality.GOES_ON), True: int(Fatality.FATAL)}
 _PLACES: Final = {name: place for place, name in enumerate(WireEvent.__struct_fields__)}
 TS: Final = _PLACES["ts"]
 CHANNEL: Final = _PLACES["channel_id"]
-_TYPE, _CDN, _FATAL, _HALTED, _BLIND = (_PLACES[name] for name in ("type", "cdn", "fatal", "halted", "blind"))
-_CODE, _MESSAGE = (_PLACES[name] for name in _TEXTS)
+_TYPE: Final = _PLACES["type"]
+_CDN: Final = _PLACES["cdn"]
 _numbers_of: Final = itemgetter(*(_PLACES[name] for name in _NUMBERS))
+_rare_of: Final = itemgetter(*(_PLACES[name] for name in _RARE))
 _heads_of: Final = itemgetter(*(_PLACES[name] for name in ("view_id", "viewer_id", *_RUN_WORDS)))
 
 
@@ -74,16 +76,12 @@ class Beacon(msgspec.Struct, gc=False):
         return len(self.fields[TS])
 
 
-class _Run(NamedTuple):
-    """Neighbours of one beacon that differ in nothing but numbers, type and CDN: mostly all of them."""
+_Rare = tuple[list[Any], list[Any], list[Any], list[Any]]
+"""error_code, error_message, fatal, blind of a beacon."""
 
-    events: int
-    view_key: int
-    viewer_hash: int
-    channel: int
-    video: int
-    player: int
-    stream_type: int
+_Run = tuple[int, int, int, int, int, int, int]
+"""Neighbours of one beacon that differ in nothing but numbers, type and CDN, mostly all of them: how many events, view
+key, viewer hash, and the codes of `_RUN_WORDS`."""
 
 
 class _Words(dict[str, int]):
@@ -117,10 +115,7 @@ class Columns:
         # Per run.
         self._runs: list[_Run] = []
         self._view_ids: list[str] = []
-        # What few events have: (place of the first event, values).
-        self._fatal: list[tuple[int, list[int]]] = []
-        self._blind: list[tuple[int, list[bool]]] = []
-        self._texts: list[tuple[int, list[list[str]]]] = []  # _TEXTS
+        self._rare: list[tuple[int, _Rare]] = []  # with the place of the beacon's first event
         self._tenant_words = _Words()
         self._cdn_words = _Words()
         self._run_words = tuple(_Words() for _ in _RUN_WORDS)
@@ -135,22 +130,10 @@ class Columns:
         codes = np.fromiter(chain(types, cdns), np.int32, count * 2)
         runs, view_ids = self._runs_of(beacon, count)
         tenant = self._tenant_words[beacon.hashes.id]
-        texts: list[list[str]] = []
-        fatal: list[int] = []
-        blind: list[bool] = []
-        if fields[_CODE].count(None) + fields[_MESSAGE].count(None) < 2 * count:
-            texts = [_texts(fields[_CODE]), _texts(fields[_MESSAGE])]
-        if fields[_FATAL].count(None) + fields[_HALTED].count(None) < 2 * count:
-            fatal = _fatality(fields[_FATAL], fields[_HALTED])
-        if fields[_BLIND].count(None) < count:
-            blind = list(map(bool, fields[_BLIND]))
+        rare = _rare(fields) if _rare_of(fields) != _nothing_rare(count) else None
         # From here on nothing can fail.
-        if texts:
-            self._texts.append((self.events, texts))
-        if fatal:
-            self._fatal.append((self.events, fatal))
-        if blind:
-            self._blind.append((self.events, blind))
+        if rare is not None:
+            self._rare.append((self.events, rare))
         self._numbers.append(numbers.reshape(len(_NUMBERS), count))
         self._codes.append(codes.reshape(2, count))
         self._runs += runs
@@ -172,7 +155,7 @@ class Columns:
             view_key = hashes.views[view]  # raises what Arrow could not write
             viewer_hash = hashes.viewers[viewer] if viewer else beacon.sender.viewer_hash(hashes.id)
             words = channels[channel], videos[video], players[player], stream_types[stream_type]
-            runs.append(_Run(size, view_key, viewer_hash, *words))
+            runs.append((size, view_key, viewer_hash, *words))
         return runs, [head[0] for head, _ in sizes]
 
     def batch(self) -> pa.RecordBatch:
@@ -188,14 +171,7 @@ class Columns:
         codes = np.concatenate(self._codes, axis=1)
         columns["type"] = codes[0].astype(np.uint8)
         columns["cdn"] = self._cdn_words.column(codes[1])
-        columns["fatal"] = np.full(total, int(Fatality.UNKNOWN), np.int8)
-        columns["blind"] = np.zeros(total, np.bool_)
-        for start, fatal in self._fatal:
-            columns["fatal"][start : start + len(fatal)] = fatal
-        for start, blind in self._blind:
-            columns["blind"][start : start + len(blind)] = blind
-        for i, name in enumerate(_TEXTS):
-            columns[name] = _text_column([(start, texts[i]) for start, texts in self._texts], total)
+        columns.update(self._rare_columns(total))
         arrays = [c if isinstance(c := columns[f.name], pa.Array) else pa.array(c) for f in EVENT_SCHEMA]
         return pa.RecordBatch.from_arrays(arrays, schema=EVENT_SCHEMA)
 
@@ -207,6 +183,24 @@ class Columns:
         run_of_event = np.repeat(np.arange(len(sizes)), sizes)
         columns["view_id"] = pa.array(self._view_ids, pa.string()).take(pa.array(run_of_event))
         return columns
+
+    def _rare_columns(self, total: int) -> dict[str, Any]:
+        if not self._rare:
+            empty = pa.py_buffer(np.zeros(total + 1, np.int32)), pa.py_buffer(b"")
+            texts = pa.StringArray.from_buffers(total, *empty)  # pa.repeat("", total) takes 50 µs
+            fatal, blind = np.full(total, int(Fatality.UNKNOWN), np.int8), np.zeros(total, np.bool_)
+            return {"error_code": texts, "error_message": texts, "fatal": fatal, "blind": blind}
+        columns: list[list[Any]] = [[""] * total, [""] * total, [int(Fatality.UNKNOWN)] * total, [False] * total]
+        for start, rare in self._rare:
+            for i, values in enumerate(rare):
+                columns[i][start : start + len(rare[0])] = values
+        codes, messages, fatalities, blinds = columns
+        return {
+            "error_code": pa.array(codes, pa.string()),
+            "error_message": pa.array(messages, pa.string()),
+            "fatal": np.array(fatalities, np.int8),
+            "blind": np.array(blinds, np.bool_),
+        }
 
     def _number_columns(self) -> dict[str, Any]:
         """Return the number columns, absent = -1; whole ones rounded."""
@@ -226,26 +220,26 @@ def build(beacons: Sequence[Beacon]) -> pa.RecordBatch:
     return columns.batch()
 
 
-def _fatality(fatal: tuple[bool | None, ...], halted: tuple[bool | None, ...]) -> list[int]:
-    return [
+@functools.cache
+def _nothing_rare(count: int) -> Fields:
+    """Return what `_rare_of` gives of events without any. Cached for each size of a beacon, 500 at most."""
+    return ((None,) * count,) * len(_RARE)
+
+
+def _rare(fields: Fields) -> _Rare:
+    """Return error_code, error_message, fatal and blind. Raises what Arrow could not write."""
+    codes, messages, fatal, halted, blind = _rare_of(fields)
+    fatalities = [
         int(Fatality.HALTED) if stands and known is None else _FATALITY[known]
         for known, stands in zip(fatal, halted, strict=True)
     ]
+    return _texts(codes), _texts(messages), fatalities, list(map(bool, blind))
 
 
 def _texts(column: tuple[str | int | None, ...]) -> list[str]:
     texts = ["" if text is None else str(text) for text in column]
-    "".join(texts).encode()  # what Arrow could not write must not get in
+    "".join(texts).encode()
     return texts
-
-
-def _text_column(filled: list[tuple[int, list[str]]], total: int) -> Any:
-    if not filled:  # pa.repeat("", total) takes 50 µs
-        return pa.StringArray.from_buffers(total, pa.py_buffer(np.zeros(total + 1, np.int32)), pa.py_buffer(b""))
-    column = [""] * total
-    for start, texts in filled:
-        column[start : start + len(texts)] = texts
-    return pa.array(column, pa.string())
 
 
 def _sender_columns(of_beacon: Sequence[Sender], counts: npt.NDArray[np.int64]) -> dict[str, Any]:
