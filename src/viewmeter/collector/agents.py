@@ -37,14 +37,15 @@ _BOT_WORDS: Final = re.compile(r"bot\b|crawler|spider\b|spider/|slurp", re.IGNOR
 # (device type, pattern over the whole string, pattern over "os|device family|device model"); either one decides.
 _TV_TEXT: Final = (
     r"hbbtv|smart[-_ ]?tv|google ?tv|android ?tv|apple ?tv|tvos|netcast|roku|crkey|web0s|\baft[a-z0-9]+\b|bravia|viera"
-    r"|netrange|nettv|vewd|vestel-|webtv|dtv\b|large screen|tizen.*\btv\b|viziocast|opera tv|webos.*\btv\b"
+    r"|netrange|nettv|vewd|vestel-|webtv|dtv\b|large screen|\btizen.*\btv\b|viziocast|opera tv|webos.*\btv\b"
 )
 _TV_FAMILY: Final = (
     r"^(tvos|atv os x|googletv|roku|chromecast|webtv|fire os tv)|\|(hbbtv|appletv|chromecast|roku|netcast)"
 )
 _TABLET_TEXT: Final = r"ipad|tablet|touchpad|playbook|kindle|\bkf[a-z]{2,5}\b|nexus (7|9|10)\b|sm-t\d|gt-p\d|xoom"
 _PHONE_TEXT: Final = (
-    r"iphone|ipod|phone|blackberry|\bbb10\b|symb|series ?[346]0|midp|brew|opera mini|opera mobi|\bmobile\b|bmp/"
+    r"iphone|ipod|phone|\bpre/|p160una|blackberry|\bbb10\b|symb|series ?[346]0|midp|brew|opera mini|opera mobi"
+    r"|\bmobile\b|bmp/"
 )
 _PHONE_FAMILY: Final = (
     r"^(ios|windows phone|blackberry|symbian|nokia|bada|firefox os|kaios|brew)"
@@ -59,8 +60,9 @@ _RULES: Final = tuple(
         ("phone", _PHONE_TEXT, _PHONE_FAMILY),
     )
 )
-_ANDROID: Final = re.compile(r"android|tizen|harmonyos|webos|hpwos", re.IGNORECASE)
+_ANDROID: Final = re.compile(r"android|\btizen|harmonyos|webos|hpwos", re.IGNORECASE)
 _ANDROID_WITHOUT_MOBILE_IS: Final = "tablet"  # as Google asks makers to build their user agents
+_OTHER: Final = re.compile(r"watch|quest|oculus", re.IGNORECASE)
 _DESKTOP: Final = re.compile(
     r"windows|mac os x|macintosh|linux|x11|chrome ?os|cros|bsd|solaris|ubuntu|fedora|debian|red hat|suse|os/2|amiga"
     r"|haiku|beos|mandriva|gentoo",
@@ -90,11 +92,12 @@ def _device_type(text: str, os: str, device: str, model: str) -> str:
     families = f"{os}|{device}|{model}"
     for device_type, in_text, in_families in _RULES:
         if in_text.search(text) or in_families.search(families):
-            return device_type
+            # An iPad that asks for desktop pages says Macintosh, and only the browser's name (CriOS) gives it away.
+            return "tablet" if device_type == "phone" and os == "iOS" and "Macintosh" in text else device_type
+    if _OTHER.search(families):
+        return "other"
     if _ANDROID.search(text) or os == "Android":
         return _ANDROID_WITHOUT_MOBILE_IS
-    if "watch" in families.lower():
-        return "other"
     return "desktop" if _DESKTOP.search(os) or _DESKTOP.search(text) else "other"
 
 

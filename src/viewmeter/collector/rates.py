@@ -10,6 +10,8 @@ from __future__ import annotations
 from typing import Final
 
 _OTHERS: Final = "others"
+_SLACK_S: Final = 1e-6
+"""A sum of many intervals is off by less; without it a burst of 2 s might hold one request fewer."""
 
 
 class RateLimit:
@@ -18,7 +20,7 @@ class RateLimit:
     def __init__(self, per_second: int, burst_s: float, names: int = 100_000) -> None:
         self.per_second = per_second
         self._interval = 1.0 / per_second
-        self._burst = burst_s
+        self._room = max(burst_s, self._interval) + _SLACK_S  # how far ahead a bucket may be filled
         self._names = names
         self._full_at: dict[str, float] = {}  # when the name's bucket is full again
 
@@ -29,16 +31,16 @@ class RateLimit:
             name = self._make_room(name, now_s)
             full_at = self._full_at.get(name)
         start = now_s if full_at is None or full_at < now_s else full_at
-        ahead = start - now_s
-        if ahead > self._burst:
-            return ahead - self._burst
+        ahead = start - now_s + self._interval
+        if ahead > self._room:
+            return ahead - self._room
         self._full_at[name] = start + self._interval
         return 0.0
 
     def left(self, name: str, now_s: float) -> int:
         """Return how many requests the name may send right now."""
         ahead = max(0.0, self._full_at.get(name, 0.0) - now_s)
-        return max(0, int((self._burst - ahead) / self._interval))
+        return max(0, int((self._room - ahead) / self._interval))
 
     def _make_room(self, name: str, now_s: float) -> str:
         self._full_at = {known: full_at for known, full_at in self._full_at.items() if full_at > now_s}
