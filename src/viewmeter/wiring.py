@@ -23,7 +23,7 @@ from viewmeter import __version__
 from viewmeter.config import Config
 
 if TYPE_CHECKING:
-    from viewmeter.eventlog.protocol import LogReader
+    from viewmeter.eventlog.protocol import LogReader, LogWriter
     from viewmeter.olap.protocol import TimeSeriesStore
     from viewmeter.stream.protocol import StreamJobs
     from viewmeter.web.edge import Edge
@@ -52,6 +52,13 @@ def log_reader(data: Path) -> LogReader:
     from viewmeter.eventlog.embedded import EmbeddedLogReader
 
     return EmbeddedLogReader(data / "log")
+
+
+def log_writer(data: Path, partition: int, clock: Callable[[], int]) -> LogWriter:
+    """Open one partition of a data folder's event log for writing; only one process may."""
+    from viewmeter.eventlog.embedded import EmbeddedLogWriter
+
+    return EmbeddedLogWriter(data / "log", partition, clock)
 
 
 def store(config: Config, data: Path) -> TimeSeriesStore:

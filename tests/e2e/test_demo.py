@@ -8,10 +8,15 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx
 from running import clean_environment, wait_until
+
+VIEWERS = 60
+MINUTE_MS = 60_000
+HOUR = "plays,concurrent_viewers,rebuffer_ratio,qoe_score"
 
 
 def test_the_demo_shows_a_past_and_live_viewers_and_cleans_up(tmp_path: Path) -> None:
@@ -20,7 +25,7 @@ def test_the_demo_shows_a_past_and_live_viewers_and_cleans_up(tmp_path: Path) ->
     log = tmp_path / "log"
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "viewmeter.cli", "demo", "--port", "0", "--days", "2", "--viewers", "30"],
+            [sys.executable, "-m", "viewmeter.cli", "demo", "--port", "0", "--days", "3", "--viewers", str(VIEWERS)],
             stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
             env={**clean_environment(), "TMPDIR": str(place)},
         )  # fmt: skip
@@ -33,14 +38,34 @@ def test_the_demo_shows_a_past_and_live_viewers_and_cleans_up(tmp_path: Path) ->
         with httpx.Client(base_url=base_url, timeout=30) as browser:
             assert browser.get(link.group()).status_code in (200, 302, 303, 404)
 
-            def live() -> bool:
-                return bool(browser.get("/api/v1/analytics/realtime/platform").json()["concurrent_viewers"] > 5)
+            def rows(time_range: object, granularity: str, metrics: str) -> list[dict[str, float]]:
+                question = {"time_range": time_range, "granularity": granularity, "metrics": metrics.split(",")}
+                answer = browser.post("/api/v1/analytics/query", json=question, headers={"Origin": base_url})
+                assert answer.status_code == 200, answer.text
+                found: list[dict[str, float]] = answer.json()["rows"]
+                return found
 
-            wait_until("live viewers", live)
-            question = {"time_range": "7d", "granularity": "day", "metrics": "plays,unique_viewers"}
-            rows = browser.get("/api/v1/analytics/query", params=question).json()["rows"]
-            full_day = max(rows, key=lambda row: row["plays"])
-            assert full_day["plays"] > full_day["unique_viewers"] > 1_000
+            def live() -> int:
+                return int(browser.get("/api/v1/analytics/realtime/platform").json()["concurrent_viewers"])
+
+            wait_until("live viewers", lambda: live() > VIEWERS / 2)
+            assert live() < VIEWERS * 2
+            # The last hour: as many viewers in every minute, up to now, and the incident of a while ago.
+            now_ms = time.time_ns() // 1_000_000
+            minutes = rows({"start": now_ms - 60 * MINUTE_MS, "end": now_ms}, "minute", HOUR)[1:-1]
+            assert len(minutes) >= 58
+            assert all(VIEWERS / 3 < row["concurrent_viewers"] < VIEWERS * 3 for row in minutes), minutes
+            assert all(row["plays"] > 0 for row in minutes)
+            worst = max(minutes, key=lambda row: row["rebuffer_ratio"])
+            assert worst["rebuffer_ratio"] > 0.02
+            assert worst["qoe_score"] < sum(row["qoe_score"] for row in minutes) / len(minutes) - 10
+            # The day before it, at the same level or above (it was evening somewhere), without a hole.
+            day = rows("24h", "hour", "plays,concurrent_viewers")[1:-1]
+            assert all(row["plays"] > 0 and row["concurrent_viewers"] > 0 for row in day), day
+            month = rows("30d", "day", "plays,unique_viewers")
+            full_day = max(month, key=lambda row: row["plays"])
+            assert full_day["plays"] > full_day["unique_viewers"] > 500
+            assert sum(row["plays"] > 0 for row in month) >= 3
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0, said()
         wait_until("the throw-away folder to be gone", lambda: not list(place.iterdir()))

@@ -7,11 +7,15 @@ throw-away folder is removed.
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+import multiprocessing
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -21,15 +25,19 @@ from viewmeter import config as settings
 from viewmeter import wiring
 from viewmeter.cli import access, folder, history
 from viewmeter.cli.access import Flag
+from viewmeter.cli.crowd import VIDEOS, Crowd, write_recent
 from viewmeter.cli.output import CommandError, note, say
 from viewmeter.cli.up import start
-from viewmeter.cli.viewers import Crowd
-from viewmeter.model.time import DAY_MS, HOUR_MS, floor_to
-from viewmeter.testing.history import History
+from viewmeter.cli.viewers import Task
+from viewmeter.model.time import DAY_MS, HOUR_MS, MINUTE_MS, floor_to
+from viewmeter.testing.history import History, viewers_at
 
 TENANT: Final = "demo"
 MAX_DAYS: Final = 1_100
-VIDEOS: Final = 24
+RECENT_STEP_MS: Final = 5 * MINUTE_MS
+"""The grain of the last day, as the dashboard shows it."""
+VIEW_MS: Final = 200_000
+"""How long a view of the crowd is, about."""
 
 
 def demo(
@@ -77,40 +85,60 @@ def demo(
             raise CommandError(f"{place} is in use already: give the demo a new folder, or run `viewmeter up` on it")
         made = metadata.init(TENANT)
         token = metadata.create_signin(made.tenant)
-    _load_past(place, loaded, days, seed)
+    crowd = Crowd(seed=seed, viewers=viewers, opened_ms=time.time_ns() // 1_000_000)
+    _make_past(place, loaded, days, crowd)
     say(access.keys_text(made.ingest_key, made.secret_key))
-    crowd = Crowd(
-        data=str(place.absolute()),
-        key=made.ingest_key,
-        signin_token=token,
-        viewers=viewers,
-        seed=seed,
-        remove=data is None,
-        open_browser=not no_open and sys.stdout.isatty(),
+    _start_viewers(
+        Task(
+            data=str(place.absolute()),
+            key=made.ingest_key,
+            signin_token=token,
+            crowd=crowd,
+            remove=data is None,
+            open_browser=not no_open and sys.stdout.isatty(),
+        )
     )
-    _start_viewers(crowd)
     start(place, loaded)
 
 
-def _load_past(data: Path, loaded: settings.Loaded, days: int, seed: int) -> None:
+def _make_past(data: Path, loaded: settings.Loaded, days: int, crowd: Crowd) -> None:
+    """Make the past: days of rollups by the hour, a day by 5 minutes, and the last two hours event by event."""
     if not days:
+        write_recent(data, TENANT, crowd, floor_to(crowd.opened_ms - 10 * MINUTE_MS, MINUTE_MS))
         return
     note(f"making {days} days of the past …")
-    end_ms = floor_to(time.time_ns() // 1_000_000, HOUR_MS)
-    past = History(seed=seed, start_ms=end_ms - days * DAY_MS, days=days, videos=VIDEOS, tenant_id=TENANT)
+    end_ms = floor_to(crowd.opened_ms - 2 * HOUR_MS, HOUR_MS)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        recent = pool.submit(write_recent, data, TENANT, crowd, end_ms)
+        _load_rollups(data, loaded, _history(crowd, days, end_ms))
+        recent.result()
+
+
+def _history(crowd: Crowd, days: int, end_ms: int) -> History:
+    """Return the history at whose end as many watch as in the crowd that follows it."""
+    unscaled = History(
+        seed=crowd.seed, start_ms=end_ms - days * DAY_MS, days=days, videos=VIDEOS, peak_views=1_000, tenant_id=TENANT
+    )
+    scale = crowd.viewers / viewers_at(unscaled, end_ms)
+    return dataclasses.replace(unscaled, peak_views=max(1, round(scale * unscaled.peak_views)))
+
+
+def _load_rollups(data: Path, loaded: settings.Loaded, past: History) -> None:
+    recent = dataclasses.replace(past, first_day=past.days - 1, step_ms=RECENT_STEP_MS, fade_ms=VIEW_MS)
     store = wiring.store(loaded.config, data)
     try:
-        for number, day in enumerate(history.tables(past), 1):
+        by_hour = itertools.islice(history.tables(past), past.days - 1)
+        for number, day in enumerate(itertools.chain(by_hour, history.tables(recent)), 1):
             store.load(day)
             if sys.stderr.isatty():
-                sys.stderr.write(f"\r{number} of {days} days")
+                sys.stderr.write(f"\r{number} of {past.days} days")
         if sys.stderr.isatty():
             sys.stderr.write("\r" + " " * 40 + "\r")
     finally:
         store.close()
 
 
-def _start_viewers(crowd: Crowd) -> None:
+def _start_viewers(task: Task) -> None:
     """Start the viewers; the pipe to them stays open in this process, also after it became the supervisor."""
     process = subprocess.Popen(
         [sys.executable, "-m", "viewmeter.cli.viewers"], stdin=subprocess.PIPE, stdout=None, stderr=None
@@ -118,5 +146,5 @@ def _start_viewers(crowd: Crowd) -> None:
     assert process.stdin is not None  # asked for above
     handle = os.dup(process.stdin.fileno())
     os.set_inheritable(handle, True)
-    os.write(handle, msgspec.json.encode(crowd) + b"\n")
+    os.write(handle, msgspec.json.encode(task) + b"\n")
     process.returncode = 0  # it is no longer this object's business: nobody waits for it here

@@ -8,6 +8,7 @@ to feed one), and agreement with any events.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from viewmeter.testing.oracle_metrics import BITRATE_BUCKETS, MEASURES
-from viewmeter.testing.simulator import Settings, Simulation
+from viewmeter.testing.simulator import SAMPLE_MS, Settings, Simulation, Video
 from viewmeter.testing.world import CDNS, COUNTRIES, DEVICES
 
 HOUR_MS: Final = 3_600_000
@@ -31,8 +32,13 @@ RHYTHM: Final = np.array(
     [*(28, 18, 12, 9, 8, 9, 14, 22, 30, 36, 40, 43), *(47, 48, 46, 46, 50, 58, 70, 85, 98, 100, 86, 54)]
 )
 """Share of the day's best hour, by the hour of local time."""
-BY_BUCKET: Final = np.array([0.02, 0.08, 0.15, 0.30, 0.28, 0.14, 0.03])
+BY_BUCKET: Final = np.array([0.08, 0.13, 0.18, 0.25, 0.22, 0.13, 0.01])
 KBPS: Final = np.array([235, 600, 1_250, 2_400, 4_400, 8_000, 14_000])
+PLAYED_SHARE: Final = 0.33
+"""What a viewer sees of a video, of at most half an hour of it."""
+LONGEST_MS: Final = 1_800_000
+FAILED: Final = 0.015
+EXITED: Final = 0.03
 
 Array = npt.NDArray[Any]
 Columns = dict[str, Array]
@@ -40,7 +46,11 @@ Columns = dict[str, Array]
 
 @dataclass(frozen=True)
 class History:
-    """`peak_views`: attempts of the most watched video in its best hour. `step_ms` divides a day."""
+    """`peak_views`: attempts of the most watched video in its best hour. `step_ms` divides a day.
+
+    `fade_ms`: views that are still going on at the end are left out, where a view is that long on average; something
+    else (a simulation) tells of them. 0: there are none.
+    """
 
     seed: int
     start_ms: int
@@ -49,6 +59,13 @@ class History:
     peak_views: int = 400
     step_ms: int = HOUR_MS
     tenant_id: str = "demo"
+    first_day: int = 0  # the days before it are left out
+    fade_ms: int = 0
+
+    @property
+    def end_ms(self) -> int:
+        """Where it ends."""
+        return self.start_ms + self.days * DAY_MS
 
 
 def history(setting: History) -> Iterator[dict[str, Columns]]:
@@ -56,10 +73,10 @@ def history(setting: History) -> Iterator[dict[str, Columns]]:
 
     Every grouping has `time_ms`, `tenant_id`, `channel_id`, `video_id`, `is_bot`, its dimensions, and MEASURES as
     int64; "video" has `viewer_hashes` besides, one array of int64 a row, a hash for each play. "concurrency" has
-    `concurrent_viewers` and `concurrent_views` at the start of each step. Rows of nothing but zeros are left out.
+    `concurrent_viewers` and `concurrent_views` of the last sample of each step. Rows of nothing but zeros are left out.
     """
-    videos = Simulation(Settings(setting.seed, setting.start_ms, videos=setting.videos)).videos
-    for day in range(setting.days):
+    videos = _videos(setting)
+    for day in range(setting.first_day, setting.days):
         rng = np.random.default_rng((setting.seed, day))
         start = setting.start_ms + day * DAY_MS
         times = np.arange(start, start + DAY_MS, setting.step_ms)
@@ -70,7 +87,7 @@ def history(setting: History) -> Iterator[dict[str, Columns]]:
             "channel_id": np.array([v.channel_id for v in videos], dtype=object)[cols],
             "video_id": np.array([v.video_id for v in videos], dtype=object)[cols],
         }
-        length_ms = np.array([v.duration_ms or 5_400_000 for v in videos], np.float64)[cols]
+        length_ms = np.array([_length_ms(video) for video in videos])[cols]
         bad = _incident(setting, times[rows])
         sums = _measures(rng, attempts[rows, cols], length_ms, bad)
         noise = {name: _shares(rng, name, len(rows)) for name in GROUPINGS if name != "video"}
@@ -79,31 +96,59 @@ def history(setting: History) -> Iterator[dict[str, Columns]]:
         live = np.array(["live" if v.duration_ms == 0 else "vod" for v in videos], dtype=object)[cols]
         for name, shares in noise.items():
             out[name] = _split(setting, name, base, sums, shares, live)
-        present = np.maximum(1, sums["played_ms"] // setting.step_ms)
-        out["concurrency"] = _frame(setting, base) | {
+        present = np.floor(sums["played_ms"] / setting.step_ms + rng.random(len(rows))).astype(np.int64)
+        sampled = base | {"time_ms": base["time_ms"] + setting.step_ms - SAMPLE_MS}
+        out["concurrency"] = _frame(setting, sampled) | {
             "concurrent_viewers": present,
             "concurrent_views": present + present // 40,
         }
         yield out
 
 
-def _attempts(setting: History, rng: np.random.Generator, times: Array, day: int) -> Array:
-    """Return attempts by (time, video): Zipf-like popularity, rhythm of the countries, a week, growth, chance."""
+def viewers_at(setting: History, at_ms: int) -> float:
+    """Return how many watch at the same time, on average, at an instant of that history (or at its end)."""
+    hour = np.array([min(at_ms, setting.end_ms - HOUR_MS)])
+    day = int(hour[0] - setting.start_ms) // DAY_MS
+    expected = _expected(dataclasses.replace(setting, fade_ms=0, step_ms=HOUR_MS), hour, day)[0]
+    length_ms = np.array([_length_ms(video) for video in _videos(setting)])
+    share = PLAYED_SHARE * (1 - FAILED - EXITED)
+    return float((expected * share * np.minimum(length_ms, LONGEST_MS)).sum() / HOUR_MS)
+
+
+def _videos(setting: History) -> tuple[Video, ...]:
+    return Simulation(Settings(setting.seed, setting.start_ms, videos=setting.videos)).videos
+
+
+def _length_ms(video: Video) -> float:
+    return float(video.duration_ms or 5_400_000)
+
+
+def _expected(setting: History, times: Array, day: int) -> Array:
+    """Return attempts to expect by (time, video): Zipf-like popularity, rhythm of the countries, a week, growth."""
     hours = times // HOUR_MS
     weights = np.array([country.weight for country in COUNTRIES])
     local = np.array([RHYTHM[(hours + country.utc_offset_h) % 24] for country in COUNTRIES])
     rhythm = (weights[:, None] * local).sum(axis=0) / weights.sum() / 80
-    popularity = 1 / np.arange(1, setting.videos + 1) ** 0.9
-    weekend = 1.25 if (times[0] // DAY_MS + 3) % 7 >= 5 else 1.0
+    popularity = 1 / np.arange(1, setting.videos + 1) ** 1.1
+    weekend = np.where((times // DAY_MS + 3) % 7 >= 5, 1.25, 1.0)
     growth = 1 + 0.3 * day / max(1, setting.days)
-    expected = rhythm[:, None] * popularity[None, :] * setting.peak_views * weekend * growth
-    drawn: Array = rng.poisson(expected * setting.step_ms / HOUR_MS * rng.gamma(20, 1 / 20, expected.shape))
+    level = rhythm * weekend * growth * setting.peak_views * setting.step_ms / HOUR_MS
+    if setting.fade_ms:
+        level = level * (1 - np.exp(-(setting.end_ms - times - setting.step_ms / 2) / setting.fade_ms))
+    expected: Array = level[:, None] * popularity[None, :]
+    return expected
+
+
+def _attempts(setting: History, rng: np.random.Generator, times: Array, day: int) -> Array:
+    """Return attempts by (time, video): what is to be expected, and chance."""
+    expected = _expected(setting, times, day)
+    drawn: Array = rng.poisson(expected * rng.gamma(20, 1 / 20, expected.shape))
     return drawn
 
 
 def _incident(setting: History, times: Array) -> Array:
     """Return where one evening, four days before the end, stalling took 20 times as long."""
-    evening = setting.start_ms + max(0, setting.days - 4) * DAY_MS + 19 * HOUR_MS
+    evening = (setting.start_ms + max(0, setting.days - 4) * DAY_MS) // DAY_MS * DAY_MS + 19 * HOUR_MS
     return (times >= evening) & (times < evening + 2 * HOUR_MS)
 
 
@@ -112,15 +157,15 @@ def _measures(rng: np.random.Generator, attempts: Array, length_ms: Array, bad: 
     n = len(attempts)
     out: Columns = {name: np.zeros(n, np.int64) for name in MEASURES}
     out["attempts"] = attempts.astype(np.int64)
-    out["failures"] = rng.binomial(attempts, np.where(bad, 0.06, 0.012))
-    out["exits_before_start"] = rng.binomial(attempts - out["failures"], 0.03)
+    out["failures"] = rng.binomial(attempts, np.where(bad, 5 * FAILED, FAILED))
+    out["exits_before_start"] = rng.binomial(attempts - out["failures"], EXITED)
     plays = out["plays"] = attempts - out["failures"] - out["exits_before_start"]
     out["startups"] = plays
     out["startup_ms"] = np.round(plays * rng.normal(950, 60, n) * np.where(bad, 2.2, 1)).astype(np.int64)
-    out["completes"] = rng.binomial(plays, 0.27)
-    out["engaged_views"] = out["completes"] + rng.binomial(plays - out["completes"], 0.62)
-    share = np.clip(rng.normal(0.46, 0.04, n), 0.1, 0.9)
-    minutes = np.round(plays * share * np.minimum(length_ms, 1_800_000))
+    out["completes"] = rng.binomial(plays, 0.18)
+    out["engaged_views"] = out["completes"] + rng.binomial(plays - out["completes"], 0.72)
+    share = np.clip(rng.normal(PLAYED_SHARE, 0.04, n), 0.1, 0.9)
+    minutes = np.round(plays * share * np.minimum(length_ms, LONGEST_MS))
     buckets = np.round(minutes[:, None] * BY_BUCKET[None, :]).astype(np.int64)
     for i, bucket in enumerate(BITRATE_BUCKETS):
         out[f"played_ms_{bucket}"] = buckets[:, i]

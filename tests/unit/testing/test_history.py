@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from viewmeter.testing.history import DAY_MS, GROUPINGS, HOUR_MS, Columns, History, history
+from viewmeter.testing.history import DAY_MS, GROUPINGS, HOUR_MS, Columns, History, history, viewers_at
 from viewmeter.testing.oracle_metrics import BITRATE_BUCKETS, MEASURES, metrics
 from viewmeter.testing.scenario import START_MS
 
@@ -78,3 +78,33 @@ def test_one_evening_stalls_enough_to_alert_and_the_others_do_not() -> None:
             ratios[int(hour)] = metrics({m: int(day["video"][m][rows].sum()) for m in MEASURES})["rebuffer_ratio"]
     evening = MIDNIGHT + DAY_MS + 19 * HOUR_MS
     assert {hour for hour, ratio in ratios.items() if ratio and ratio > 0.02} == {evening, evening + HOUR_MS}
+
+
+def test_as_many_watch_as_viewers_at_says() -> None:
+    setting = replace(SMALL, peak_views=3_000, step_ms=300_000)
+    (*_, last) = history(setting)
+    table = last["concurrency"]
+    evening = setting.end_ms - HOUR_MS
+    samples = np.unique(table["time_ms"][table["time_ms"] >= evening])
+    found = table["concurrent_viewers"][table["time_ms"] >= evening].sum() / len(samples)
+    assert np.all(samples % 300_000 == 290_000)
+    assert 0.8 < found / viewers_at(setting, setting.end_ms) < 1.2
+
+
+def test_a_history_that_fades_leaves_out_what_is_still_going_on() -> None:
+    setting = replace(SMALL, peak_views=3_000, step_ms=300_000)
+    (*_, whole), (*_, faded) = history(setting), history(replace(setting, fade_ms=200_000))
+    plays = [
+        [
+            int(day["video"]["plays"][day["video"]["time_ms"] == setting.end_ms - ago].sum())
+            for ago in (300_000, HOUR_MS)
+        ]
+        for day in (whole, faded)
+    ]
+    assert 0.3 < plays[1][0] / plays[0][0] < 0.8
+    assert 0.8 < plays[1][1] / plays[0][1] < 1.2
+
+
+def test_days_before_the_first_one_are_left_out() -> None:
+    (*_, last), (only,) = history(SMALL), history(replace(SMALL, first_day=1))
+    assert all(np.array_equal(last["video"][m], only["video"][m]) for m in MEASURES)
