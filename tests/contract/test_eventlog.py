@@ -296,3 +296,24 @@ def test_a_batch_of_ten_events_takes_about_a_kilobyte(log: EmbeddedLog) -> None:
     from viewmeter.eventlog.embedded_rows import encode
 
     assert len(encode(batch(*range(10)))) < 1_500
+
+
+def test_L7_what_cannot_be_read_for_now_is_not_taken_for_damage(log: EmbeddedLog) -> None:
+    written(log, hours=2)
+    body = """
+from viewmeter.eventlog.embedded import EmbeddedLogReader
+from viewmeter.testing.contracts.eventlog import seqs_by_offset
+reader = EmbeddedLogReader(Path(sys.argv[1]))
+taken = [open("/dev/null") for _ in range(3)]
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (taken[-1].fileno() + 2, hard))
+for read in (lambda: reader.read({}), reader.ends):
+    try:
+        read()
+    except LogUnavailableError as error:
+        say("try again later" in str(error))
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+say(len(seqs_by_offset(reader)), len(reader.damaged()))
+"""
+    with Program(body, log.root) as other:
+        assert [other.heard() for _ in range(3)] == [["True"], ["True"], ["8", "0"]]

@@ -148,12 +148,16 @@ class EmbeddedLogWriter:
             try:
                 with contextlib.closing(files.open_readonly(segment.path)) as connection:
                     (last,) = connection.execute('SELECT max("offset") FROM batches').fetchone()
-            except sqlite3.OperationalError as error:
-                if "no such table" not in str(error):
-                    raise
-                last = None  # the writer died between making the file and its first row
-            except sqlite3.DatabaseError as error:
-                return self._step_over(segment, error)
+            except sqlite3.Error as error:
+                if "no such table" in str(error):
+                    last = None  # the writer died between making the file and its first row
+                elif files.is_damage(error):
+                    return self._step_over(segment, error)
+                else:
+                    raise LogUnavailableError(
+                        f"partition {self._partition} of the event log cannot be opened ({error}); "
+                        "free disk space or file handles, then start again"
+                    ) from error
             self._segment = self._segment or segment
             if last is not None:
                 return int(last) + 1

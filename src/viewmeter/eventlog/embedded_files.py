@@ -17,6 +17,10 @@ from viewmeter.model.time import from_ms
 _FILE_NAME: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d)-(\d{12,})\.sqlite")
 _PARTITION_NAME: Final = re.compile(r"p(\d{2,})")
 
+_DAMAGE_CODES: Final = frozenset(
+    {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ}
+)
+
 BATCHES_TABLE: Final = """
 CREATE TABLE IF NOT EXISTS batches (
   "offset" INTEGER PRIMARY KEY,
@@ -79,6 +83,14 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """True where the file is broken; False where it may be readable later (busy, too many open files, a full disk)."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        return not isinstance(error, sqlite3.OperationalError)
+    return code in _DAMAGE_CODES or "no such table" in str(error)
 
 
 def open_readonly(path: Path) -> sqlite3.Connection:

@@ -161,6 +161,12 @@ class EmbeddedLogReader:
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
 
+    def _forget_broken(self, path: Path, error: sqlite3.Error) -> None:
+        """Close a file that is broken. Raises `LogUnavailableError` where the trouble may pass: nothing is lost."""
+        self._forget(path)
+        if not files.is_damage(error):
+            raise LogUnavailableError(f"{path.name} cannot be read now ({error}); try again later") from error
+
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         connection = self._readers
@@ -190,8 +196,8 @@ class EmbeddedLogReader:
         """Return the last offset of a file; None where it holds nothing that can be read."""
         try:
             (last,) = self._connect(path).execute('SELECT max("offset") FROM batches').fetchone()
-        except sqlite3.Error:
-            self._forget(path)
+        except sqlite3.Error as error:
+            self._forget_broken(path, error)
             return None
         return None if last is None else int(last)
 
@@ -199,7 +205,8 @@ class EmbeddedLogReader:
         """True where every batch was received before `before_ms`; a file that cannot be read goes by its mtime."""
         try:
             (newest,) = self._connect(path).execute("SELECT max(received_max) FROM batches").fetchone()
-        except sqlite3.Error:
+        except sqlite3.Error as error:
+            self._forget_broken(path, error)
             return path.stat().st_mtime * 1000 < before_ms
         return newest is None or int(newest) < before_ms
 
@@ -228,8 +235,8 @@ class EmbeddedLogReader:
         while after < last:
             try:
                 found = self._connect(segment.path).execute(_SELECT, (after, last, _ROWS_A_QUERY)).fetchall()
-            except sqlite3.DatabaseError:
-                self._forget(segment.path)
+            except sqlite3.Error as error:
+                self._forget_broken(segment.path, error)
                 found = self._rows_one_by_one(segment.path, after, min(last, after + _ROWS_A_QUERY))
             for row in map(_Row._make, found):
                 if row.offset > after + 1:
@@ -246,8 +253,8 @@ class EmbeddedLogReader:
         for offset in range(after + 1, last + 1):
             try:
                 row = self._connect(path).execute(_SELECT_ONE, (offset,)).fetchone()
-            except sqlite3.DatabaseError:
-                self._forget(path)
+            except sqlite3.Error as error:
+                self._forget_broken(path, error)
                 row = None
             found.append(row or (offset, 1, 0, None))
         return found
