@@ -14,7 +14,7 @@ from collections import Counter
 from typing import Final
 from urllib.parse import urlsplit
 
-CONNECTIONS: Final = 16
+CONNECTIONS: Final = 64
 EVENTS_A_BEACON: Final = 10
 BEACON_EVERY_S: Final = 30
 _PAD: Final = b"x" * 190
