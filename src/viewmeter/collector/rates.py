@@ -2,7 +2,7 @@
 
 In: a name and the time. Out: how much of the allowance is left, or how long to wait. Promised: memory is bounded; at
 the bound, names that have not been seen lately are forgotten, and where all have been, newcomers share one bucket. The
-`limits` library does the same with a window object for every hit (13 µs); this costs 0.3 µs.
+`limits` library takes 2.2 µs (fixed window) to 4 µs (moving window) a hit, twice a request; this takes 0.16 µs.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from viewmeter.collector.answers import Headers, ProblemError
 from viewmeter.collector.proxies import ClientAddress
 from viewmeter.collector.rates import RateLimit
 from viewmeter.collector.settings import CollectorSettings
-from viewmeter.metadata.keys import Key, KeyDirectory
+from viewmeter.metadata.keys import Key, KeyDirectory, KeysUnavailableError
 
 _MAX_QUERY_CHARS: Final = 4_096
 _DRAINED_BYTES: Final = 8 << 20
@@ -88,6 +88,7 @@ class Door:
     def __init__(self, settings: CollectorSettings, keys: KeyDirectory, monotonic_s: Callable[[], float]) -> None:
         self._keys = keys
         self._monotonic_s = monotonic_s
+        self._retry_after_s = settings.retry_after_s
         self._addresses = ClientAddress(settings.trusted_proxies)
         burst = settings.rate_burst_seconds
         self._of_address = RateLimit(settings.requests_per_second_per_address, burst)
@@ -137,7 +138,10 @@ class Door:
     def preflight(self, scope: Scope) -> answers.Answer:
         """Answer a browser that asks whether it may send; the key is known where it stands in the URL."""
         text = parse_query(scope.query_string).get("key")
-        key = self._keys.find(text) if text else None
+        try:
+            key = self._keys.find(text) if text else None
+        except KeysUnavailableError:
+            key = None  # the request itself will hear of it
         return answers.preflight(answers.cors(scope.headers.get("origin"), key.origins if key else ()))
 
     def _key(self, authorization: str | None, query: dict[str, str]) -> Key:
@@ -150,7 +154,12 @@ class Door:
             text = value.strip()
         if not text:
             raise ProblemError(answers.refusal("missing_key", "", answers.ANY_ORIGIN))
-        key = self._keys.find(text)
+        try:
+            key = self._keys.find(text)
+        except KeysUnavailableError as error:
+            seconds = self._retry_after_s
+            answer = answers.refusal("metadata_unavailable", "", answers.ANY_ORIGIN, retry_after_s=seconds)
+            raise ProblemError(answer) from error
         if key is None:
             detail = "the key does not exist or was revoked: `viewmeter keys list` shows those that do"
             raise ProblemError(answers.refusal("invalid_key", detail, answers.ANY_ORIGIN))
