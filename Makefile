@@ -38,6 +38,9 @@ check: setup ## Formatting, lints, types, the import law, generated pages
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m viewmeter.cli.reference --check
+	$(BIN)/python -m viewmeter.web.reference --check
+	$(BIN)/python -m viewmeter.query.reference /dev/stdout | diff -u docs/reference/metrics.md - \
+		|| { echo "docs/reference/metrics.md is not what the code says: run \`make docs\`" >&2; exit 1; }
 	cd dashboard && npm run --silent lint && npx tsc --noEmit
 
 format: setup ## Rewrite the sources in the house's format
@@ -49,6 +52,8 @@ build: $(STATIC) ## Build the dashboard into the package
 
 docs: setup ## Write the generated pages of docs/reference anew
 	$(BIN)/python -m viewmeter.cli.reference --write
+	$(BIN)/python -m viewmeter.web.reference --write
+	$(BIN)/python -m viewmeter.query.reference docs/reference/metrics.md
 
 bench: setup ## Run the benchmarks; each states its ratio to a baseline of the same run
 	$(BIN)/viewmeter bench all $(ARGS)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from running import Product, viewmeter
+from running import Product, clean_environment, viewmeter
 
 from viewmeter.cli import reference
 
@@ -65,13 +67,33 @@ def test_a_mistake_is_one_sentence_that_names_what_is_right(arguments: tuple[str
 
 @pytest.mark.parametrize(
     "command",
-    ["", "up", "demo", "init", "keys", "keys create", "signin", "simulate", "replay", "bench", "doctor", "config show",
-     "version"],
+    ["", "up", "demo", "init", "keys", "keys create", "keys list", "keys revoke", "signin", "simulate", "replay",
+     "bench", "doctor", "config", "config show", "version"],
 )  # fmt: skip
 def test_every_command_has_help(command: str) -> None:
     answer = viewmeter(*command.split(), "--help")
     assert answer.returncode == 0
     assert "Usage: viewmeter" in answer.stdout
+
+
+def test_version_names_itself_and_what_it_stands_on() -> None:
+    told = said("version")
+    assert told.keys() == {"version", "python", "libraries"}
+    assert viewmeter("--version").stdout.strip() == told["version"]
+
+
+def test_a_bench_prints_its_figures_alone() -> None:
+    told = said("bench", "idle", "--seconds", "0.5")  # starts a product of its own, and ends it
+    assert 0 < told["pss_mb_total"] < told["bar_mb"]
+
+
+def test_output_that_nobody_reads_is_no_error(tmp_path: Path) -> None:
+    said("init", "--data", tmp_path)
+    answer = subprocess.run(
+        ["bash", "-c", '"$0" -m viewmeter.cli config show --data "$1" | head -1', sys.executable, str(tmp_path)],
+        capture_output=True, text=True, env=clean_environment(), check=False,
+    )  # fmt: skip
+    assert (answer.stderr, answer.stdout.count("\n")) == ("", 1)
 
 
 def test_a_key_works_at_once_and_no_longer_once_revoked(product: Product) -> None:
