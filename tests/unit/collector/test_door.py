@@ -37,7 +37,7 @@ class Request:
 def test_keys_that_cannot_be_looked_up_are_503_since_players_throw_away_what_is_401() -> None:
     door = Door(CollectorSettings(retry_after_s=7), Unreadable(), lambda: 0.0)
     with pytest.raises(ProblemError) as refused:
-        door.admit(Request(), frozenset())
+        door.admit(Request(), Headers(), frozenset())
     answer = refused.value.answer
     assert (answer.status, answer.code) == (503, "metadata_unavailable")
     assert ("retry-after", "7") in answer.headers
