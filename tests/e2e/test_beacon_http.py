@@ -745,6 +745,27 @@ def test_cmcd_takes_the_channel_of_the_address(shared: Server) -> None:
     assert shared.event(view_id="cmcd channel")["channel_id"] == "c9"
 
 
+@pytest.mark.parametrize(
+    ("named", "known_as"),
+    [("hls.js 1.7", "hls.js 1.7"), ("", "unknown"), (" \0", "unknown"), ("p" * 65, "p" * 64), ("\0ü", "ü")],
+)
+def test_cmcd_takes_the_name_of_the_player_from_the_address(shared: Server, named: str, known_as: str) -> None:
+    view = f"cmcd player {len(named)} {known_as}"
+    line = f'cid="v1",e=ps,sid="{view}",sn=0,sta=p,ts={now_ms()},v=2'
+    parameters = {"key": "pk_one", "player": named}
+    answer = shared.client.post(CMCD, params=parameters, content=line.encode(), headers={"Content-Type": "text/cmcd"})
+    assert answer.status_code == 204, answer.text
+    assert shared.event(view_id=view)["player"] == known_as
+
+
+def test_a_native_event_names_its_own_player(shared: Server) -> None:
+    answer = shared.client.post(
+        BEACON, params={"key": "pk_one", "player": "hls.js"}, json=[event(view_id="own player")]
+    )
+    assert answer.status_code == 204, answer.text
+    assert shared.event(view_id="own player")["player"] == "unknown"
+
+
 def test_cmcd_of_another_content_type_is_415(shared: Server) -> None:
     answer = shared.post(path=CMCD, content=b"x", headers={"Content-Type": "application/json"})
     problem(answer, 415, "unsupported_content_type")

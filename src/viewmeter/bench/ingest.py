@@ -97,8 +97,8 @@ def bodies(seed: int, now_ms: int, count: int = _BODIES) -> list[bytes]:
     return made
 
 
-def run(seconds: float = 5.0, json: bool = False, seed: int = 1) -> dict[str, Any]:
-    """Measure, and return the figures. With `json` nothing is printed. Takes about three times `seconds`.
+def run(seconds: float = 5.0, seed: int = 1) -> dict[str, Any]:
+    """Measure, and return the figures. Takes about three times `seconds`.
 
     Collector and ceiling take turns of a fifth of `seconds`, since other work on the machine comes and goes.
     """
@@ -129,8 +129,6 @@ def run(seconds: float = 5.0, json: bool = False, seed: int = 1) -> dict[str, An
     figures["passed"] = (
         figures["events_per_cpu_second"] >= EVENTS_WANTED and figures["ratio_to_ceiling"] >= RATIO_WANTED
     )
-    if not json:
-        sys.stdout.writelines(f"{name:32} {value}\n" for name, value in figures.items())
     return figures
 
 

@@ -41,6 +41,7 @@ PREFIX: Final = "/api/v1/events/"
 """Addresses below it are the collector's."""
 
 _TALLY_EVERY_S: Final = 0.5
+_MAX_PLAYER_CHARS: Final = 64
 _TENANTS_REMEMBERED: Final = 1_000
 
 
@@ -224,7 +225,8 @@ class CollectorApp:
         if self._closed:
             raise ProblemError(self._later("shutting_down", headers))
         channel = key.channels[0] if key.channels is not None and len(key.channels) == 1 else query.get("channel_id")
-        decoded = self._dialects[route.dialect](body, channel_id=channel)
+        player = _player_name(query["player"]) if "player" in query else None
+        decoded = self._dialects[route.dialect](body, channel_id=channel, player=player)
         self._tally.ignored_fields += decoded.ignored_fields
         taken = take(decoded, key.channels, query.get("t"), received_at, self._settings)
         if not taken.events:
@@ -274,6 +276,11 @@ class CollectorApp:
             task.cancel("the body took too long")
         if not self._closed:
             cast("asyncio.AbstractEventLoop", self._loop).call_later(_TALLY_EVERY_S, self._tick)
+
+
+def _player_name(text: str) -> str | None:
+    """Return `?player=` as a name: the player of a dialect whose records name none (CMCD)."""
+    return text.replace("\0", "")[:_MAX_PLAYER_CHARS].strip() or None
 
 
 def _wants_counts(headers: RequestHeaders) -> bool:

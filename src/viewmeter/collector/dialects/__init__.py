@@ -1,11 +1,12 @@
 """Dialects: how a sender writes events. A body in, `WireEvent`s and rejections out.
 
-In: the decompressed body of one POST, and the channel that the key (or the URL) supplies. Out: `Decoded`. Promised: a
+In: the decompressed body of one POST, the channel that the key (or the URL) supplies, and the player where the URL
+names it. Out: `Decoded`. Promised: a
 bad event becomes a `Rejection` and never spoils its neighbours; only a body in which no event can be told apart raises
 `UndecodableError`. Not done here: whatever is the same for every dialect (the sanity of `ts`, whether the key may write
 to the channel, enrichment); see `collector/intake.py`.
 
-A dialect is a module with `decode(body: bytes, *, channel_id: str | None) -> Decoded`:
+A dialect is a module with `decode(body: bytes, *, channel_id: str | None, player: str | None = None) -> Decoded`:
 
 - Each event obeys the bounds below (`native.py` lets msgspec check them while it parses). What a dialect cannot know is
   left None; `channel_id` may stay None where neither the event nor the argument names one, and is then rejected later.
@@ -69,8 +70,8 @@ class UndecodableError(Exception):
 class Dialect(Protocol):
     """The `decode` function of a dialect's module."""
 
-    def __call__(self, body: bytes, *, channel_id: str | None) -> Decoded:
-        """Return what the body holds. Raises `UndecodableError`."""
+    def __call__(self, body: bytes, *, channel_id: str | None, player: str | None = None) -> Decoded:
+        """Return what the body holds. `player`: as the URL names it. Raises `UndecodableError`."""
         ...
 
 

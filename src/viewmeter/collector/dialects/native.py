@@ -83,8 +83,11 @@ _ERROR_PATH: Final = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<field>\w*).*`
 _MAX_SHOWN_CHARS: Final = 60
 
 
-def decode(body: bytes, *, channel_id: str | None = None) -> Decoded:  # noqa: ARG001
-    """Return the events of a JSON array. Raises `UndecodableError` where the body is no array of 1 to 500 elements."""
+def decode(body: bytes, *, channel_id: str | None = None, player: str | None = None) -> Decoded:  # noqa: ARG001
+    """Return the events of a JSON array. Raises `UndecodableError` where the body is no array of 1 to 500 elements.
+
+    Not used: the arguments. A missing channel is filled in later, and each event names its own player.
+    """
     # The search for a backslash is a memchr; the longer one costs 2 µs a beacon and is hardly ever needed.
     if b"\\" not in body or _ESCAPED_NUL not in body:
         ignored = 0
