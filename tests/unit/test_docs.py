@@ -24,12 +24,6 @@ PAGES: Final = sorted(
     [*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *ROOT.glob("examples/*.md"), *ROOT.glob("tests/**/*.md")]
 )
 
-AWAITED: Final = {
-    "docs/benchmarks.md": "written from the last benches before a release",
-    "docs/how-to/operate.md": "written by those who operate it",
-    "docs/images/dashboard.png": "taken from the demo before a release",
-}
-"""Pages and pictures that may be linked before they are there; they are checked like any other once they are."""
 README_LINES_MAX: Final = 120
 LOG_TESTS: Final = ROOT / "tests" / "contract" / "test_eventlog.py"
 
@@ -100,8 +94,6 @@ def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
     for target in links(page):
         path, _, anchor = target.partition("#")
         there = (page.parent / path).resolve() if path else page
-        if not there.exists() and there.is_relative_to(ROOT) and name(there) in AWAITED:
-            continue
         assert there.exists(), f"{name(page)} links {target}, which is not there"
         if anchor and there.suffix == ".md":
             assert anchor in anchors(there), f"{name(page)} links {target}; {name(there)} has no such heading"
