@@ -42,7 +42,7 @@ _WHOLE: Final = (
 )
 _STRING: Final = pa.string()  # each call makes another object
 _NUMBERS: Final = (*_WHOLE, "playback_rate")
-_RUN_WORDS: Final = ("channel_id", "video_id", "player", "stream_type")
+_RUN_WORDS: Final = ("channel_id", "video_id", "player", "cdn", "stream_type")
 _PLACE_WORDS: Final = ("country", "region", "city", "asn")
 _AGENT_WORDS: Final = ("device_type", "os", "browser")
 _RARE: Final = ("error_code", "error_message", "fatal", "halted", "blind")
@@ -51,7 +51,6 @@ _PLACES: Final = {name: place for place, name in enumerate(WireEvent.__struct_fi
 TS: Final = _PLACES["ts"]
 CHANNEL: Final = _PLACES["channel_id"]
 _TYPE: Final = _PLACES["type"]
-_CDN: Final = _PLACES["cdn"]
 _numbers_of: Final = itemgetter(*(_PLACES[name] for name in _NUMBERS))
 _rare_of: Final = itemgetter(*(_PLACES[name] for name in _RARE))
 _heads_of: Final = itemgetter(*(_PLACES[name] for name in ("view_id", "viewer_id", *_RUN_WORDS)))
@@ -80,9 +79,9 @@ class Beacon(msgspec.Struct, gc=False):
 _Rare = tuple[list[Any], list[Any], list[Any], list[Any]]
 """error_code, error_message, fatal, blind of a beacon."""
 
-_Run = tuple[int, int, int, int, int, int, int]
-"""Neighbours of one beacon that differ in nothing but numbers, type and CDN, mostly all of them: how many events, view
-key, viewer hash, and the codes of `_RUN_WORDS`."""
+_Run = tuple[int, int, int, int, int, int, int, int]
+"""Neighbours of one beacon that differ in nothing but numbers and type, mostly all of them: how many events, view key,
+viewer hash, and the codes of `_RUN_WORDS`."""
 
 
 class _Words(dict[str, int]):
@@ -112,13 +111,12 @@ class Columns:
         self._beacons: list[tuple[int, int, int, int]] = []  # events, received_at, shift_ms, tenant
         self._senders: list[Sender] = []
         self._numbers: list[npt.NDArray[np.float64]] = []  # a row per name of _NUMBERS, a column per event
-        self._codes: list[npt.NDArray[np.int32]] = []  # a row of types, a row of CDNs
+        self._types = bytearray()  # a byte per event
         # Per run.
         self._runs: list[_Run] = []
         self._view_ids: list[str] = []
         self._rare: list[tuple[int, _Rare]] = []  # with the place of the beacon's first event
         self._tenant_words = _Words()
-        self._cdn_words = _Words()
         self._run_words = tuple(_Words() for _ in _RUN_WORDS)
 
     def add(self, beacon: Beacon) -> None:
@@ -126,9 +124,7 @@ class Columns:
         fields = beacon.fields
         count = len(fields[TS])
         numbers = np.fromiter(chain.from_iterable(_numbers_of(fields)), np.float64, count * len(_NUMBERS))
-        types = map(TYPE_CODES.__getitem__, fields[_TYPE])
-        cdns = map(self._cdn_words.__getitem__, fields[_CDN])
-        codes = np.fromiter(chain(types, cdns), np.int32, count * 2)
+        types = bytes(map(TYPE_CODES.__getitem__, fields[_TYPE]))
         runs, view_ids = self._runs_of(beacon, count)
         tenant = self._tenant_words[beacon.hashes.id]
         rare = _rare(fields) if _rare_of(fields) != _nothing_rare(count) else None
@@ -136,7 +132,7 @@ class Columns:
         if rare is not None:
             self._rare.append((self.events, rare))
         self._numbers.append(numbers.reshape(len(_NUMBERS), count))
-        self._codes.append(codes.reshape(2, count))
+        self._types += types
         self._runs += runs
         self._view_ids += view_ids
         self._beacons.append((count, beacon.received_at, beacon.shift_ms, tenant))
@@ -150,12 +146,12 @@ class Columns:
         else:
             sizes = [(head, len(list(same))) for head, same in groupby(heads)]
         hashes = beacon.hashes
-        channels, videos, players, stream_types = self._run_words
+        channels, videos, players, cdns, stream_types = self._run_words
         runs = []
-        for (view, viewer, channel, video, player, stream_type), size in sizes:
+        for (view, viewer, channel, video, player, cdn, stream_type), size in sizes:
             view_key = hashes.views[view]  # raises what Arrow could not write
             viewer_hash = hashes.viewers[viewer] if viewer else beacon.sender.viewer_hash(hashes.id)
-            words = channels[channel], videos[video], players[player], stream_types[stream_type]
+            words = channels[channel], videos[video], players[player], cdns[cdn], stream_types[stream_type]
             runs.append((size, view_key, viewer_hash, *words))
         return runs, [head[0] for head, _ in sizes]
 
@@ -169,9 +165,7 @@ class Columns:
         columns["tenant_id"] = self._tenant_words.column(np.repeat(tenants.astype(np.int32), counts))
         columns.update(_sender_columns(self._senders, counts))
         columns.update(self._run_columns())
-        codes = np.concatenate(self._codes, axis=1)
-        columns["type"] = codes[0].astype(np.uint8)
-        columns["cdn"] = self._cdn_words.column(codes[1])
+        columns["type"] = np.frombuffer(self._types, np.uint8)
         columns.update(self._rare_columns(total))
         arrays = [c if isinstance(c := columns[f.name], pa.Array) else pa.array(c) for f in EVENT_SCHEMA]
         return pa.RecordBatch.from_arrays(arrays, schema=EVENT_SCHEMA)
