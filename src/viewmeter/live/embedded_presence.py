@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from viewmeter.live.embedded_columns import Words, flags
 from viewmeter.live.protocol import LiveScope
+from viewmeter.model.segments import opens
 from viewmeter.olap.protocol import Visible
 
 Array = npt.NDArray[Any]
@@ -65,7 +66,7 @@ class Presence:
         played = played[played >= 0]
         keys = self._pairs(rows)
         keys.sort()
-        first = _firsts(keys >> np.uint64(_COUNTRY_BITS))
+        first = opens(keys >> np.uint64(_COUNTRY_BITS))
         codes = (keys[first] & np.uint64((1 << _COUNTRY_BITS) - 1)).astype(np.int64)
         counts = np.bincount(codes, minlength=len(self.country.words))
         words = self.country.words
@@ -80,7 +81,7 @@ class Presence:
         rows = self._rows(visible, None, None, now_ms)
         keys = self._pairs(rows) >> np.uint64(_COUNTRY_BITS)
         order = np.argsort(keys)
-        rows = rows[order][_firsts(keys[order])]
+        rows = rows[order][opens(keys[order])]
         owner = self._owner(rows)
         _, first, viewers = np.unique(owner, return_index=True, return_counts=True)
         most = np.argsort(-viewers, kind="stable")
@@ -126,9 +127,3 @@ class Presence:
         bits = np.uint64(_COUNTRY_BITS)
         keys: Array = ((x >> bits) << bits) | self.country.codes[rows].astype(np.uint64)
         return keys
-
-
-def _firsts(ordered: Array) -> Array:
-    first = np.ones(len(ordered), bool)
-    np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
-    return first

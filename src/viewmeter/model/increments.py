@@ -137,9 +137,14 @@ class Presence:
 
     def samples(self) -> tuple[Array, Array, Array]:
         """Return (view, instant, sign), one row a sample."""
-        run = np.repeat(np.arange(len(self.view)), self.count)
-        within = np.arange(len(run)) - np.repeat(np.cumsum(self.count) - self.count, self.count)
+        run, within = spread(self.count)
         return self.view[run], self.first[run] + within * SAMPLE_MS, self.sign[run]
+
+
+def spread(count: Array) -> tuple[Array, Array]:
+    """Return for `count[i]` rows each of i: i itself, and the row's place among its own from 0."""
+    of = np.repeat(np.arange(len(count)), count)
+    return of, np.arange(len(of)) - np.repeat(np.cumsum(count) - count, count)
 
 
 def _end_to_end(pieces: list[tuple[Array, Array]]) -> tuple[Array, Array]:

@@ -18,13 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from viewmeter.model import segments as seg
-from viewmeter.model.catalogue.measures import BITRATE_BUCKETS, BITRATE_EDGES_KBPS
-from viewmeter.model.events import EVENT_TYPES, EventType, Fatality
+from viewmeter.model.catalogue.measures import BITRATE_BUCKETS, bitrate_bucket_codes
+from viewmeter.model.events import EventType, Fatality
 from viewmeter.model.following import Rows, State, follow, is_over
 from viewmeter.model.increments import Builder, Increments, Presence
+from viewmeter.model.once import count_events, count_once, count_plays, is_engaged, take_back_exits
 from viewmeter.model.segments import NOWHERE
 from viewmeter.model.views import (
-    ENGAGED_MS,
     INTERVAL_CAP_MS,
     NEVER,
     SILENCE_MS,
@@ -73,11 +73,11 @@ def apply(view: Array, events: dict[str, Array], states: ViewStates) -> Outcome:
     state = follow(rows)
     out = Increments.builder(rows.segment, state.instant)
     nature = _decide(rows)
-    played, rebuffered, rebuffers = _times(rows, state, nature)
+    fresh = states.take(np.arange(len(states)))
+    played, rebuffered, rebuffers = _times(rows, state, nature, fresh)
     proof = (rows.kind == T.PLAY) | (rows.kind == T.COMPLETE)
     proof |= ~nature.blind[rows.segment] & ((state.base == Base.PLAYING) | (played > 0))
     first_proof = rows.first(proof)
-    fresh = states.take(np.arange(len(states)))
     fresh.blind, fresh.decided = nature.blind, nature.decided
     fresh.counts_played, fresh.counts_rebuffered = nature.counts_played, nature.counts_rebuffered
     fresh.counts_rebuffers = nature.counts_rebuffers
@@ -86,16 +86,16 @@ def apply(view: Array, events: dict[str, Array], states: ViewStates) -> Outcome:
         np.where(rows.has_before, rows.before(state.bitrate), 0),
         np.where(rows.has_before, rows.before(state.cdn), rows.join("cdn", -1)),
     )
-    _count_events(rows, out)
+    count_events(out, rows.event_rows, rows.kind[rows.event_rows])
     _count_time(rows, state, nature, (played, rebuffered, rebuffers), out)
     _count_shifts(rows, state, out)
-    holes = _count_loss(rows, out, fresh)
+    gap, holes = _count_loss(rows, out, fresh)
     _count_firsts(rows, first_proof, nature, out, fresh)
     _count_engaged(rows, state, played, nature, out, fresh)
-    _count_startup(rows, state, out, fresh)
+    _count_startup(rows, state, gap, out, fresh)
     _count_end(rows, state, first_proof, out, fresh)
     presence = _presence(rows, state, nature, fresh)
-    _carry(rows, state, nature, fresh)
+    _carry(rows, state, fresh)
     return Outcome(out.build(), presence, holes, fresh)
 
 
@@ -132,8 +132,8 @@ def _decide(rows: Rows) -> _Nature:
     return nature
 
 
-def _times(rows: Rows, state: State, nature: _Nature) -> tuple[Array, Array, Array]:
-    """Return played ms, rebuffered ms and entries into rebuffering at each row."""
+def _times(rows: Rows, state: State, nature: _Nature, fresh: ViewStates) -> tuple[Array, Array, Array]:
+    """Return played ms, rebuffered ms and entries into rebuffering at each row; carry the counters' maxima."""
     lasted = np.where(rows.has_before, state.instant - rows.before(state.instant), 0)
     lasted = np.minimum(lasted, INTERVAL_CAP_MS)
     was_playing = rows.before(state.base) == Base.PLAYING
@@ -141,9 +141,11 @@ def _times(rows: Rows, state: State, nature: _Nature) -> tuple[Array, Array, Arr
     plays_on = was_playing & ~was_rebuffering & ~rows.before(state.seeking)
     sighted = ~nature.blind[rows.segment] & rows.is_event
 
-    def choose(counter: str, carried: Array, counts: Array, by_state: Array) -> Array:
+    def choose(counter: str, counts: Array, by_state: Array) -> Array:
         if not counts.any():
             return np.where(sighted, by_state, 0)
+        maximum = f"max_{counter}"
+        carried = getattr(rows.states, maximum)
         total = rows.join(counter, carried)
         # Counters on a request before the decider are not read (point 4).
         unread = rows.is_event & (rows.kind == T.REQUEST)
@@ -151,32 +153,13 @@ def _times(rows: Rows, state: State, nature: _Nature) -> tuple[Array, Array, Arr
             decided_from = np.where(rows.states.decided, -1, nature.decider)
             total[unread & (np.arange(rows.size) < decided_from[rows.segment])] = 0
         highest = rows.running_max(total)
+        setattr(fresh, maximum, np.where(counts, highest[rows.ends], carried))
         return np.where(sighted, np.where(counts[rows.segment], highest - rows.before(highest), by_state), 0)
 
-    states = rows.states
-    played = choose("played_ms", states.max_played_ms, nature.counts_played, np.where(plays_on, lasted, 0))
-    rebuffered = choose(
-        "rebuffered_ms",
-        states.max_rebuffered_ms,
-        nature.counts_rebuffered,
-        np.where(was_playing & was_rebuffering, lasted, 0),
-    )
-    rebuffers = choose(
-        "rebuffer_count",
-        states.max_rebuffer_count,
-        nature.counts_rebuffers,
-        state.enters_rebuffering.astype(np.int64),
-    )
+    played = choose("played_ms", nature.counts_played, np.where(plays_on, lasted, 0))
+    rebuffered = choose("rebuffered_ms", nature.counts_rebuffered, np.where(was_playing & was_rebuffering, lasted, 0))
+    rebuffers = choose("rebuffer_count", nature.counts_rebuffers, state.enters_rebuffering.astype(np.int64))
     return played, rebuffered, rebuffers
-
-
-def _count_events(rows: Rows, out: Builder) -> None:
-    out.add("events", rows.event_rows, 1)
-    kinds = rows.kind[rows.event_rows]
-    for code, word in enumerate(EVENT_TYPES):
-        out.add(f"events_{word}", rows.event_rows[kinds == code], 1)
-    out.add("seeks", rows.event_rows[kinds == T.SEEK], 1)
-    out.add("pauses", rows.event_rows[kinds == T.PAUSE], 1)
 
 
 def _count_time(rows: Rows, state: State, nature: _Nature, amounts: tuple[Array, Array, Array], out: Builder) -> None:
@@ -208,9 +191,9 @@ def _count_time(rows: Rows, state: State, nature: _Nature, amounts: tuple[Array,
     rate = bitrate[at].astype(np.int64)
     out.add("played_kbit", at, played[at] * rate)
     out.add("played_ms_known_bitrate", at, played[at])
-    bucket = np.searchsorted(BITRATE_EDGES_KBPS, rate, side="right") - 1
-    for number, name in enumerate(BITRATE_BUCKETS):
-        of = at[bucket == number]
+    bucket = bitrate_bucket_codes(rate)
+    for code, name in enumerate(BITRATE_BUCKETS, start=1):
+        of = at[bucket == code]
         out.add(f"played_ms_{name}", of, played[of])
 
 
@@ -224,7 +207,8 @@ def _count_shifts(rows: Rows, state: State, out: Builder) -> None:
     out.add("downshifts", at[(new > 0) & (old > 0) & (new < old)], 1)
 
 
-def _count_loss(rows: Rows, out: Builder, fresh: ViewStates) -> Holes:
+def _count_loss(rows: Rows, out: Builder, fresh: ViewStates) -> tuple[Array, Holes]:
+    """Count holes in `seq`; return the size of the one before each row, and the holes themselves."""
     seq = rows.join("seq", rows.states.max_seq)
     before = rows.before(seq)
     gap = np.where(rows.is_event, seq - before - 1, 0)
@@ -233,20 +217,13 @@ def _count_loss(rows: Rows, out: Builder, fresh: ViewStates) -> Holes:
     between = at[rows.has_before[at]]  # a hole before the first event is none between request and play
     fresh.gap_since_first[rows.segment[between]] = True
     fresh.max_seq = seq[rows.ends]
-    return Holes(rows.segment[at], before[at] + 1, seq[at] - 1)
+    return gap, Holes(rows.segment[at], before[at] + 1, seq[at] - 1)
 
 
 def _count_firsts(rows: Rows, first_proof: Array, nature: _Nature, out: Builder, fresh: ViewStates) -> None:
-    states = rows.states
-    out.add("attempts", rows.starts[~states.seen] + 1, 1)
-    news = np.flatnonzero((first_proof != NOWHERE) & ~states.played)
-    out.add("plays", first_proof[news], 1)
-    out.add("blind_plays", first_proof[news[nature.blind[news]]], 1)
-    fresh.played[news] = True
-    complete = rows.first(rows.kind == T.COMPLETE)
-    news = np.flatnonzero((complete != NOWHERE) & ~states.completed)
-    out.add("completes", complete[news], 1)
-    fresh.completed[news] = True
+    out.add("attempts", rows.starts[~rows.states.seen] + 1, 1)
+    count_plays(out, first_proof, nature.blind, fresh)
+    count_once(out, "completes", rows.first(rows.kind == T.COMPLETE), fresh.completed)
     fresh.seen[:] = True
 
 
@@ -255,16 +232,12 @@ def _count_engaged(rows: Rows, state: State, played: Array, nature: _Nature, out
     played = played.copy()
     played[rows.starts] = rows.states.played_ms
     total = seg.running_sum(played, rows.starts, rows.segment)
-    enough = (total >= ENGAGED_MS) | ((state.duration > 0) & (2 * total >= state.duration))
-    enough &= ~nature.blind[rows.segment]
-    first = rows.first(enough)
-    news = np.flatnonzero((first != NOWHERE) & ~rows.states.engaged)
-    out.add("engaged_views", first[news], 1)
-    fresh.engaged[news] = True
+    enough = is_engaged(total, state.duration) & ~nature.blind[rows.segment]
+    count_once(out, "engaged_views", rows.first(enough), fresh.engaged)
     fresh.played_ms = total[rows.ends]
 
 
-def _count_startup(rows: Rows, state: State, out: Builder, fresh: ViewStates) -> None:
+def _count_startup(rows: Rows, state: State, gap: Array, out: Builder, fresh: ViewStates) -> None:
     """Point 8: of the first play: its own figure, or the time since a request with nothing missing between."""
     states = rows.states
     opening = rows.starts + 1
@@ -277,9 +250,8 @@ def _count_startup(rows: Rows, state: State, out: Builder, fresh: ViewStates) ->
     fresh.play_seen[news] = True
     at = play[news]
     told = rows.join("startup_ms", NEVER)[at]
-    seq = rows.join("seq", states.max_seq)
-    jumps = rows.has_before & rows.is_event & (seq - rows.before(seq) != 1)
-    whole = ~states.gap_since_first[news] & (rows.first(jumps)[news] > at) & (fresh.requested_at[news] != NEVER)
+    first_gap = rows.first(rows.has_before & (gap > 0))
+    whole = ~states.gap_since_first[news] & (first_gap[news] > at) & (fresh.requested_at[news] != NEVER)
     value = np.where(told >= 0, told, state.instant[at] - fresh.requested_at[news])
     has = (told >= 0) | whole
     out.add("startup_ms", at[has], value[has])
@@ -334,10 +306,7 @@ def _count_end(rows: Rows, state: State, first_proof: Array, out: Builder, fresh
     fresh.failed[first_fatal != NOWHERE] = Failed.FATAL
 
     fresh.exited[ending[left]] = Exited.COUNTED
-    redeemed = np.minimum(first_proof, first_fatal)
-    redeemed[fresh.exited != Exited.COUNTED] = NOWHERE
-    out.add("exits_before_start", redeemed[redeemed != NOWHERE], -1)
-    fresh.exited[redeemed != NOWHERE] = Exited.TAKEN_BACK
+    take_back_exits(out, first_proof, first_fatal, fresh)
 
 
 def _presence(rows: Rows, state: State, nature: _Nature, fresh: ViewStates) -> Presence:
@@ -366,7 +335,7 @@ def _presence(rows: Rows, state: State, nature: _Nature, fresh: ViewStates) -> P
     return Presence.joined(taken, runs)
 
 
-def _carry(rows: Rows, state: State, nature: _Nature, fresh: ViewStates) -> None:
+def _carry(rows: Rows, state: State, fresh: ViewStates) -> None:
     """Put what is known after the last event of each view into the new states."""
     ends, states = rows.ends, rows.states
     fresh.instant = state.instant[ends]
@@ -379,16 +348,3 @@ def _carry(rows: Rows, state: State, nature: _Nature, fresh: ViewStates) -> None
     fresh.bitrate_kbps = state.bitrate[ends].astype(np.int32)
     fresh.cdn = state.cdn[ends]
     fresh.duration_ms = state.duration[ends]
-    for column, counts in (
-        ("played_ms", nature.counts_played),
-        ("rebuffered_ms", nature.counts_rebuffered),
-        ("rebuffer_count", nature.counts_rebuffers),
-    ):
-        if not counts.any():
-            continue
-        name = f"max_{column}"
-        carried = getattr(states, name)
-        total = rows.join(column, carried)
-        early = (np.arange(rows.size) < np.where(states.decided, -1, nature.decider)[rows.segment]) & rows.is_event
-        total[early] = 0
-        setattr(fresh, name, np.where(counts, np.maximum.reduceat(total, rows.starts), carried))

@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from viewmeter.model import segments as seg
-from viewmeter.model.events import EVENT_TYPES, EventType, Fatality
+from viewmeter.model.events import EventType, Fatality
 from viewmeter.model.increments import Builder, Increments
+from viewmeter.model.once import count_events, count_once, count_plays, is_engaged, take_back_exits
 from viewmeter.model.segments import NOWHERE
-from viewmeter.model.views import ENGAGED_MS, Exited, Failed, ViewStates
+from viewmeter.model.views import Failed, ViewStates
 
 Array = npt.NDArray[Any]
 T = EventType
@@ -30,24 +31,16 @@ def apply_late(view: Array, events: dict[str, Array], states: ViewStates) -> tup
     out = Increments.builder(view, events["ts"])
     out.of_interval(np.zeros(len(view), np.int32), events["cdn"])
     rows = np.arange(len(view))
-    out.add("events", rows, 1)
+    count_events(out, rows, kind)
     out.add("late_events", rows, 1)
     out.add("lost_events", rows, -1)
-    for code, word in enumerate(EVENT_TYPES):
-        out.add(f"events_{word}", rows[kind == code], 1)
-    out.add("seeks", rows[kind == T.SEEK], 1)
-    out.add("pauses", rows[kind == T.PAUSE], 1)
     fresh.last_received = np.maximum(states.last_received, np.maximum.reduceat(events["received_at"], starts))
 
     played = _raise_maxima(view, starts, events, states, fresh, out)
     _count_firsts(view, kind, played, events, states, fresh, out)
     total = states.played_ms[view] + seg.running_sum(played, starts, view)
-    long = fresh.duration_ms[view]
-    enough = ~states.blind[view] & ((total >= ENGAGED_MS) | ((long > 0) & (2 * total >= long)))
-    first = seg.first_where(enough, view, len(states))
-    news = np.flatnonzero((first != NOWHERE) & ~states.engaged)
-    out.add("engaged_views", first[news], 1)
-    fresh.engaged[news] = True
+    enough = is_engaged(total, fresh.duration_ms[view]) & ~states.blind[view]
+    count_once(out, "engaged_views", seg.first_where(enough, view, len(states)), fresh.engaged)
     fresh.played_ms = total[np.append(starts[1:], len(view)) - 1]
     return out.build(), fresh
 
@@ -89,15 +82,8 @@ def _count_firsts(
 ) -> None:
     count = len(states)
     first_proof = seg.first_where((kind == T.PLAY) | (kind == T.COMPLETE) | (played > 0), view, count)
-    news = np.flatnonzero((first_proof != NOWHERE) & ~states.played)
-    out.add("plays", first_proof[news], 1)
-    out.add("blind_plays", first_proof[news[states.blind[news]]], 1)
-    fresh.played[news] = True
-
-    complete = seg.first_where(kind == T.COMPLETE, view, count)
-    news = np.flatnonzero((complete != NOWHERE) & ~states.completed)
-    out.add("completes", complete[news], 1)
-    fresh.completed[news] = True
+    count_plays(out, first_proof, states.blind, fresh)
+    count_once(out, "completes", seg.first_where(kind == T.COMPLETE, view, count), fresh.completed)
 
     fatal = seg.first_where((kind == T.ERROR) & (events["fatal"] == Fatality.FATAL), view, count)
     fatal[states.failed == Failed.FATAL] = NOWHERE
@@ -105,13 +91,8 @@ def _count_firsts(
     out.add("failures", fatal[news[states.failed[news] == Failed.NO]], 1)
     fresh.failed[news] = Failed.FATAL
 
-    redeemed = np.minimum(first_proof, fatal)
-    redeemed[states.exited != Exited.COUNTED] = NOWHERE
-    out.add("exits_before_start", redeemed[redeemed != NOWHERE], -1)
-    fresh.exited[redeemed != NOWHERE] = Exited.TAKEN_BACK
+    take_back_exits(out, first_proof, fatal, fresh)
 
     play = seg.first_where((kind == T.PLAY) & (events["startup_ms"] >= 0), view, count)
-    news = np.flatnonzero((play != NOWHERE) & ~states.play_seen)
+    news = count_once(out, "startups", play, fresh.play_seen)
     out.add("startup_ms", play[news], events["startup_ms"][play[news]])
-    out.add("startups", play[news], 1)
-    fresh.play_seen[news] = True

@@ -12,6 +12,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from viewmeter.model import segments as seg
+
 Array = npt.NDArray[Any]
 
 WAIT_MS: Final = 1_000
@@ -87,8 +89,7 @@ def order(
     if not len(rows):
         return Order(rows, rows, late, duplicate)
     v, s = view[rows], seq[rows]
-    opens = np.ones(len(rows), bool)
-    np.not_equal(v[1:], v[:-1], out=opens[1:])
+    opens = seg.opens(v)
     again = np.zeros(len(rows), bool)
     again[1:] = ~opens[1:] & (s[1:] == s[:-1])
     if again.any():

@@ -16,6 +16,13 @@ NOWHERE: Final = np.iinfo(np.int64).max
 """Row number of what does not occur; larger than every row, so that comparisons of order just work."""
 
 
+def opens(group: Array) -> Array:
+    """Return where a new group begins in a sorted column."""
+    first = np.ones(len(group), bool)
+    np.not_equal(group[1:], group[:-1], out=first[1:])
+    return first
+
+
 def last_where(condition: Array, starts: Array) -> Array:
     """Return for each row the last row up to it where the condition held, never before its segment's start.
 
@@ -57,7 +64,6 @@ def first_where(condition: Array, segment: Array, segments: int) -> Array:
     rows = np.flatnonzero(condition)
     if len(rows):
         of = segment[rows]
-        head = np.ones(len(rows), bool)
-        np.not_equal(of[1:], of[:-1], out=head[1:])
+        head = opens(of)
         first[of[head]] = rows[head]
     return first

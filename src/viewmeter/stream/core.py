@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from viewmeter.model import interval, late, ordering, silence
+from viewmeter.model import segments as seg
 from viewmeter.model.events import EVENT_SCHEMA, UNKNOWN
 from viewmeter.model.increments import Increments, Presence
 from viewmeter.model.time import HOUR_MS, MINUTE_MS
@@ -96,7 +97,7 @@ class Core:
             live[self._slots.find(np.unique(waiting))] = True
         return np.flatnonzero(live)
 
-    def restore_words(self, cdns: list[str], slots: Array) -> None:
+    def restore_lookups(self, cdns: list[str], slots: Array) -> None:
         """Make the look-ups for columns that were just put in from a snapshot."""
         self.cdns = list(cdns)
         self._cdn_codes = {word: code for code, word in enumerate(cdns)}
@@ -146,24 +147,24 @@ class Core:
         """Return each event's slot; views never seen get one, with the dimensions of the row that came first."""
         keys = _numpy(table, "view_key")
         slots = self._slots.find(keys)
-        self._described_by = np.full(len(self.states), NEVER, np.int64)
         missing = np.flatnonzero(slots == EMPTY)
+        taken, described_by = missing[:0], missing[:0]
         if len(missing):
             new, first = np.unique(keys[missing], return_index=True)
             taken = self._take_slots(len(new))
-            self._described_by = np.full(len(self.states), NEVER, np.int64)
             self._slots.put(new, taken)
             self.keys[taken] = new
             slots[missing] = self._slots.find(keys[missing])
-            self._describe(table, missing[first], taken)
-            self._described_by[taken] = missing[first]
+            described_by = missing[first]
+            self._describe(table, described_by, taken)
             self.pair[taken] = self.viewers.enter(self._pair_keys(taken))
+        self._described_by = np.full(len(self.states), NEVER, np.int64)
+        self._described_by[taken] = described_by
         return slots
 
     def _take_slots(self, count: int) -> Array:
-        reused = self._free[len(self._free) - count :] if count <= len(self._free) else self._free
-        taken = list(reused)
-        del self._free[len(self._free) - len(taken) :]
+        taken = self._free[-count:]
+        del self._free[-count:]
         size = len(self.states)
         fresh = count - len(taken)
         if fresh:
@@ -172,7 +173,7 @@ class Core:
             for name in ("keys", "viewer", "pair"):
                 setattr(self, name, np.concatenate([c := getattr(self, name), np.zeros(room - len(c), c.dtype)]))
             self.group = {n: np.concatenate([g, np.zeros(room - len(g), g.dtype)]) for n, g in self.group.items()}
-            self._free = list(range(room - 1, size + fresh - 1, -1)) + self._free
+            self._free = list(range(room - 1, size + fresh - 1, -1))
             taken += range(size, size + fresh)
         return np.array(taken, np.int64)
 
@@ -192,12 +193,10 @@ class Core:
     def _freeze(self, table: pa.Table, rows: Array, view: Array, touched: Array) -> None:
         """Settle the dimensions of views whose first event by `seq` is not the row they were described by."""
         new = np.flatnonzero(~self.states.seen[touched])
-        if len(new):
-            first = rows[np.searchsorted(view, new)]
-            slots = touched[new]
-            other = self._described_by[slots] != first
-            first, slots = first[other], slots[other]
-        if len(new) and len(slots):
+        first, slots = rows[np.searchsorted(view, new)], touched[new]
+        other = self._described_by[slots] != first
+        first, slots = first[other], slots[other]
+        if len(slots):
             self._describe(table, first, slots)
             self.viewers.leave(self.pair[slots])
             self.pair[slots] = self.viewers.enter(self._pair_keys(slots))
@@ -260,8 +259,7 @@ def _numpy(table: pa.Table, name: str) -> Array:
 
 def _dense(slots: Array) -> tuple[Array, Array]:
     """Return the distinct slots of an ascending column, and each row's place among them."""
-    opens = np.ones(len(slots), bool)
-    np.not_equal(slots[1:], slots[:-1], out=opens[1:])
+    opens = seg.opens(slots)
     return slots[opens], np.cumsum(opens) - 1
 
 

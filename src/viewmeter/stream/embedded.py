@@ -212,8 +212,7 @@ class EmbeddedStream:
         self._last.commit = clock
 
     def _step(self, batches: list[LogBatch], now_ms: int) -> tuple[dict[str, pa.Table], pa.Table]:
-        ordered = sorted(batches, key=lambda b: (b.partition, b.offset))
-        deltas = self._core.step([pa.Table.from_batches([b.events]) for b in ordered], now_ms)
+        deltas = self._core.step(_tables(batches), now_ms)
         self._applied += deltas.events
         rows = rollup_rows(self._core, deltas)
         self._core.forget(now_ms)
@@ -285,10 +284,7 @@ class EmbeddedStream:
         replayed = 0
         for commit in self._store.commits_after(self._number):
             batches = self._log.read(self._positions, commit.positions, EVERYTHING)
-            self._core.step(
-                [pa.Table.from_batches([b.events]) for b in sorted(batches, key=lambda b: (b.partition, b.offset))],
-                commit.at_ms,
-            )
+            self._core.step(_tables(batches), commit.at_ms)
             self._core.forget(commit.at_ms)
             self._number, self._positions = commit.number, {**self._positions, **commit.positions}
             replayed += 1
@@ -317,6 +313,11 @@ class EmbeddedStream:
     def _tenants(self) -> list[str]:
         groups = self._core.groups["platform"]
         return sorted(set(groups.table()["tenant_id"].to_pylist()))
+
+
+def _tables(batches: list[LogBatch]) -> list[pa.Table]:
+    """Return the events in the one order that every repetition of these batches has."""
+    return [pa.Table.from_batches([b.events]) for b in sorted(batches, key=lambda b: (b.partition, b.offset))]
 
 
 _NO_COUNTERS: Final = pa.table(

@@ -87,13 +87,11 @@ class Groups:
         numbers = np.empty(len(first), np.int32)
         for at, row in enumerate(rows):
             number = known.get(row)
-            if number is None:
-                number = known[row] = len(known)
-                self._remember(number, row)
-            numbers[at] = number
+            numbers[at] = self._add(row) if number is None else number
         return numbers[row_of]
 
-    def _remember(self, number: int, row: tuple[Any, ...]) -> None:
+    def _add(self, row: tuple[Any, ...]) -> int:
+        number = self._numbers[row] = len(self._numbers)
         for key, value in zip(self.keys, row, strict=True):
             column = self._columns[key]
             if number == len(column):
@@ -102,6 +100,7 @@ class Groups:
         if number == len(self._hashes):
             self._hashes = np.concatenate([self._hashes, np.empty(number, np.int64)])
         self._hashes[number] = view_key(*("\0".join(map(str, part)) for part in (row[:1], row[1:])))
+        return number
 
     def hashes(self, numbers: Array) -> Array:
         """Return a 64-bit hash of each group's words, which outlives its number."""
@@ -113,9 +112,8 @@ class Groups:
         size = len(self)
         self._numbers = {}
         columns, self._columns = self._columns, {key: np.empty(16, object) for key in self.keys}
-        for number, row in enumerate(zip(*(columns[key][numbers].tolist() for key in self.keys), strict=True)):
-            self._numbers[row] = number
-            self._remember(number, row)
+        for row in zip(*(columns[key][numbers].tolist() for key in self.keys), strict=True):
+            self._add(row)
         new = np.zeros(size, np.int32)
         new[numbers] = np.arange(len(numbers))
         return new
@@ -134,7 +132,6 @@ class Groups:
     def restored(cls, table: pa.Table) -> Groups:
         """Return the groups that `table()` returned."""
         groups = cls(tuple(table.column_names))
-        for number, row in enumerate(zip(*(table.column(key).to_pylist() for key in groups.keys), strict=True)):
-            groups._numbers[row] = number
-            groups._remember(number, row)
+        for row in zip(*(table.column(key).to_pylist() for key in groups.keys), strict=True):
+            groups._add(row)
         return groups

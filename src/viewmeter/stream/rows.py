@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from viewmeter.model.catalogue.measures import ADDITIVE, BITRATE_BUCKETS, BITRATE_EDGES_KBPS
+from viewmeter.model.catalogue.measures import ADDITIVE, BITRATE_BUCKETS, bitrate_bucket_codes
 from viewmeter.model.events import UNKNOWN
 from viewmeter.model.increments import SAMPLE_MS
 from viewmeter.model.sketches import coupons
@@ -30,11 +30,7 @@ _NAMES: Final = tuple(measure.name for measure in ADDITIVE)
 
 def bitrate_bucket(kbps: int) -> str:
     """Return the `bitrate_bucket` of a bitrate; 0 is unknown."""
-    return str(_BUCKET_NAMES[_bucket_codes(np.array([kbps]))[0]])
-
-
-def _bucket_codes(kbps: Array) -> Array:
-    return np.where(kbps > 0, np.searchsorted(BITRATE_EDGES_KBPS, kbps, side="right"), 0)
+    return str(_BUCKET_NAMES[bitrate_bucket_codes(np.array([kbps]))[0]])
 
 
 @dataclass(frozen=True)
@@ -191,7 +187,7 @@ def _delivery(
 ) -> pa.Table:
     """Sum by what the view has (player, network, stream type) and what the interval had (cdn, bitrate)."""
     buckets, cdns = len(_BUCKET_NAMES), len(core.cdns) + 1
-    group = (core.group["delivery"][view].astype(np.int64) * cdns + cdn + 1) * buckets + _bucket_codes(kbps)
+    group = (core.group["delivery"][view].astype(np.int64) * cdns + cdn + 1) * buckets + bitrate_bucket_codes(kbps)
     distinct, group = np.unique(group, return_inverse=True)
     summed = _sum(minute, group, amounts)
     made = distinct[summed.group]

@@ -95,7 +95,7 @@ def load(folder: Path) -> Snapshot | None:
     core.holes.add(*(holes[name].to_numpy() for name in ("view", "first", "last")))
     core.waiting = _read(path / "waiting.arrow")
     core.minute = about["minute"]
-    core.restore_words(about["cdns"], np.arange(count))
+    core.restore_lookups(about["cdns"], np.arange(count))
     return Snapshot(core, about["number"], {int(p): offset for p, offset in about["positions"].items()})
 
 

@@ -13,7 +13,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from viewmeter.model.increments import SAMPLE_MS, Presence
+from viewmeter.model import segments as seg
+from viewmeter.model.increments import SAMPLE_MS, Presence, spread
 from viewmeter.stream.slots import EMPTY, SlotMap
 
 Array = npt.NDArray[Any]
@@ -100,8 +101,7 @@ class Viewers:
         """Return (run, sample instant, +1 or -1), one row a sample that changes the number of viewers."""
         order = np.lexsort((runs.first, pairs))
         sorted_pairs = pairs[order]
-        opens = np.ones(len(order), bool)
-        np.not_equal(sorted_pairs[1:], sorted_pairs[:-1], out=opens[1:])
+        opens = seg.opens(sorted_pairs)
         if opens.all():
             bits = self._mark(pairs, runs.first // SAMPLE_MS, runs.count, runs.sign)
             return _expand([(np.arange(len(pairs)), bits)], runs)
@@ -150,9 +150,7 @@ def _expand(parts: list[tuple[Array, Array]], runs: Presence) -> tuple[Array, Ar
     bits = np.concatenate([bits for _, bits in parts])
     some = bits != 0
     rows, bits = rows[some], bits[some]
-    count = runs.count[rows]
-    run = np.repeat(np.arange(len(rows)), count)
-    within = np.arange(len(run)) - np.repeat(np.cumsum(count) - count, count)
+    run, within = spread(runs.count[rows])
     on = (bits[run] >> within.astype(np.uint64)) & np.uint64(1) != 0
     run, within = run[on], within[on]
     row = rows[run]

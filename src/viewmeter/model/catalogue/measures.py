@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
 
 from viewmeter.model.catalogue.expressions import Ref
 from viewmeter.model.events import EVENT_TYPES
@@ -37,6 +40,13 @@ BITRATE_EDGES_KBPS: Final = (0, 300, 800, 1500, 3000, 6000, 12000)
 BITRATE_BUCKETS: Final[tuple[str, ...]] = tuple(
     f"{low}_{high}" for low, high in zip(BITRATE_EDGES_KBPS, (*BITRATE_EDGES_KBPS[1:], "up"), strict=True)
 )
+
+
+def bitrate_bucket_codes(kbps: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
+    """Return which bucket each bitrate is in: 0 = unknown (0 kbps), else 1 + its place in `BITRATE_BUCKETS`."""
+    codes = np.searchsorted(BITRATE_EDGES_KBPS, kbps, side="right").astype(np.int64)
+    return np.where(kbps > 0, codes, 0)
+
 
 attempts = Measure("attempts", doc="Views that asked for playback: one at each view's first event.")
 plays = Measure("plays", doc="Views that provably played.")
