@@ -242,3 +242,20 @@ def test_groups_of_forgotten_views_are_dropped_and_the_others_keep_their_words(
     )
     assert {row["channel_id"]: row["events"] for row in found.to_pylist()} == {"c8": 6}
     assert len(engine.stream._core.groups["video"]) == 1
+
+
+def test_the_watermark_never_passes_the_moment_at_which_the_log_was_looked_at(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.append(a_view("v", START_MS))
+    looked, step = engine.now_ms, engine.stream._core.step
+
+    def slow(*arguments: Any) -> Any:
+        engine.now_ms += 5_000  # what arrives meanwhile is not in
+        return step(*arguments)
+
+    monkeypatch.setattr(engine.stream._core, "step", slow)
+    engine.stream.settle()
+    found = engine.store.last_commit()
+    assert found is not None
+    assert found.watermark_ms <= looked

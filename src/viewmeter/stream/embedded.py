@@ -177,8 +177,9 @@ class EmbeddedStream:
         if batches or self._core.waiting.num_rows or sample != self._last.sample:
             self._last.sample = sample
             events = sum(batch.events.num_rows for batch in batches)
-            self._batch(batches, now, whole=events < self._settings.max_batch_events)
-            return bool(events >= self._settings.max_batch_events)
+            more = bool(events >= self._settings.max_batch_events)
+            self._batch(batches, now, None if more else now)
+            return more
         self._watermark = now - DURABLE_WITHIN_MS
         self._live.publish(LiveUpdate(_NO_COUNTERS, None, now, self._watermark))
         self._last.commit = now
@@ -186,14 +187,15 @@ class EmbeddedStream:
 
     def settle(self) -> None:
         """Apply all that is durable now, also what waits. For callers without the thread; `flush()` asks the thread."""
+        looked = self._clock()
         ends = self._log.ends()
         while any(self._positions.get(p, 0) < end for p, end in ends.items()):
-            self._batch(self._log.read(self._positions, ends, self._settings.max_batch_events), self._clock())
+            self._batch(self._log.read(self._positions, ends, self._settings.max_batch_events), self._clock(), None)
         # A clock that is ahead frees what waits, and claims presence up to now.
-        self._batch([], self._clock() + WAIT_MS)
+        self._batch([], self._clock() + WAIT_MS, looked)
 
-    def _batch(self, batches: list[LogBatch], now_ms: int, whole: bool = True) -> None:
-        """Apply, commit, show."""
+    def _batch(self, batches: list[LogBatch], now_ms: int, whole_at_ms: int | None) -> None:
+        """Apply, commit, show. `whole_at_ms`: when the log was looked at, if all that it held is in; None: not all."""
         positions = dict(self._positions)
         received = now_ms
         for batch in batches:
@@ -202,8 +204,8 @@ class EmbeddedStream:
                 received = min(received, batch.events.column("received_at")[-1].as_py())
         rows, live = self._step(batches, now_ms)
         clock = self._clock()
-        if whole:
-            self._watermark = clock - DURABLE_WITHIN_MS
+        if whole_at_ms is not None:
+            self._watermark = whole_at_ms - DURABLE_WITHIN_MS
         elif self._watermark is None or received > self._watermark:
             self._watermark = received
         self._commit(rows, Commit(self._number + 1, now_ms, positions, self._watermark or 0))
