@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from viewmeter.model.catalogue import ROLLUPS
+from viewmeter.model.catalogue import SPEED_ROLLUPS
 from viewmeter.model.sketches import coupons
 from viewmeter.testing.history import Columns, History, history
 from viewmeter.testing.oracle_metrics import MEASURES
@@ -66,7 +66,11 @@ def _summed(videos: Columns, keys: tuple[str, ...], flat: Array, rng: np.random.
 
 
 def _table(rollup: str, columns: Columns, flat: Array | None, rng: np.random.Generator) -> pa.Table:
-    known = {*ROLLUPS[rollup].keys, "time_ms", *(measure.name for measure in ROLLUPS[rollup].measures)}
+    known = {
+        *SPEED_ROLLUPS[rollup].keys,
+        "time_ms",
+        *(measure.name for measure in SPEED_ROLLUPS[rollup].speed_measures),
+    }
     arrays: dict[str, Any] = {name: pa.array(values) for name, values in columns.items() if name in known}
     if flat is not None:
         arrays["viewers_hll"] = _lists(columns["plays"], pa.array(flat, pa.uint32()))

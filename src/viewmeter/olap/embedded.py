@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import structlog
 
-from viewmeter.model.catalogue import ROLLUPS, Kind, Rollup
+from viewmeter.model.catalogue import SPEED_ROLLUPS, Kind, Rollup
 from viewmeter.model.sketches import thin_coupons
 from viewmeter.model.time import HOUR_MS, Interval
 from viewmeter.olap import embedded_sql as sql
@@ -212,7 +212,7 @@ class DuckDBStore:
         """
         with self._compacting:
             saved = 0
-            for rollup in ROLLUPS.values():
+            for rollup in SPEED_ROLLUPS.values():
                 for part in self._parts(rollup, before_ms):
                     saved += self._compact_part(rollup, part)
             if saved:
@@ -243,7 +243,7 @@ class DuckDBStore:
             before = _count(con, rollup)
             for statement in sql.compact_statements(rollup, part):
                 con.execute(statement)
-            if any(m.kind is Kind.HLL for m in rollup.measures):
+            if any(m.kind is Kind.HLL for m in rollup.speed_measures):
                 _thin(con, rollup, part)
             return before - _count(con, rollup)
 
@@ -258,7 +258,7 @@ class DuckDBStore:
     def figures(self) -> StoreFigures:
         """Return rows per rollup and bytes on disk."""
         with self._reader() as con, _transaction(con):
-            rows = {rollup.name: _count(con, rollup) for rollup in ROLLUPS.values()}
+            rows = {rollup.name: _count(con, rollup) for rollup in SPEED_ROLLUPS.values()}
         files = (self._path, self._path.with_name(self._path.name + ".wal"))
         return StoreFigures(rows, sum(file.stat().st_size for file in files if file.exists()))
 
@@ -306,7 +306,7 @@ def _prepare(db: duckdb.DuckDBPyConnection, path: Path) -> None:
     with _transaction(db):
         if found is None:
             db.execute("INSERT INTO schema_version VALUES (?)", [SCHEMA_VERSION])
-        for rollup in ROLLUPS.values():
+        for rollup in SPEED_ROLLUPS.values():
             for table in (sql.appended(rollup), sql.merged(rollup)):
                 db.execute(sql.create_table(rollup, table))
                 present = {row[0] for row in db.execute(f"DESCRIBE {table}").fetchall()}
@@ -342,9 +342,9 @@ def _limited(con: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[None]:
 def _checked(rows: Mapping[str, pa.Table]) -> list[tuple[Rollup, pa.Table]]:
     checked = []
     for name, table in rows.items():
-        rollup = ROLLUPS.get(name)
+        rollup = SPEED_ROLLUPS.get(name)
         if rollup is None:
-            raise ValueError(f"no rollup is called {name!r}; there are {', '.join(ROLLUPS)}")
+            raise ValueError(f"no rollup is called {name!r}; there are {', '.join(SPEED_ROLLUPS)}")
         known = sql.columns(rollup)
         if missing := {"time_ms", *rollup.keys} - {*table.column_names}:
             raise ValueError(f"rows of {name} lack {', '.join(sorted(missing))}")

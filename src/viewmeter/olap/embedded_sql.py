@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final
 
-from viewmeter.model.catalogue import MEASURES, ROLLUPS, Kind, Measure, Rollup
+from viewmeter.model.catalogue import MEASURES, SPEED_ROLLUPS, Kind, Measure, Rollup
 from viewmeter.model.time import Interval
 from viewmeter.olap.protocol import Filter, Scan, Visible
 
@@ -40,7 +40,7 @@ def merged(rollup: Rollup) -> str:
 def columns(rollup: Rollup) -> dict[str, str]:
     """Return column name -> DuckDB type, in the order of the tables."""
     keys = {key: "BOOLEAN" if key == "is_bot" else "VARCHAR" for key in rollup.keys}
-    return {"time_ms": "BIGINT", **keys, **{m.name: _TYPES[m.kind] for m in rollup.measures}}
+    return {"time_ms": "BIGINT", **keys, **{m.name: _TYPES[m.kind] for m in rollup.speed_measures}}
 
 
 def create_table(rollup: Rollup, table: str) -> str:
@@ -88,7 +88,7 @@ def scan_lists(question: Scan, measure: Measure, row_limit: int) -> Sql:
 
 
 def _source(question: Scan, measures: Sequence[str], by_sample: bool) -> Sql:
-    rollup = ROLLUPS[question.rollup]
+    rollup = SPEED_ROLLUPS[question.rollup]
     where, where_parameters = _where(question)
     bucket, join, bucket_parameters = _bucket(question.edges_ms)
     dimensions = [_spoken(d) for d in question.dimensions]
@@ -180,7 +180,7 @@ def compact_statements(rollup: Rollup, part: Interval) -> list[str]:
     raw, done, keys = appended(rollup), merged(rollup), ["time_ms", *rollup.keys]
     inside = f"time_ms >= {part.start_ms} AND time_ms < {part.end_ms}"
     names = ", ".join(columns(rollup))
-    values = ", ".join([*keys, *(_merge(m) for m in rollup.measures)])
+    values = ", ".join([*keys, *(_merge(m) for m in rollup.speed_measures)])
     spread = ", ".join(keys)
     equals = f"({spread}) IN (SELECT ({spread}) FROM {raw} WHERE {inside})"
     together = f"SELECT {names} FROM {raw} WHERE {inside} UNION ALL SELECT {names} FROM stale"
@@ -204,15 +204,15 @@ def _merge(measure: Measure) -> str:
 
 def check_known(question: Scan) -> None:
     """Raise ValueError for what the rollup does not have: these names become SQL."""
-    rollup = ROLLUPS.get(question.rollup)
+    rollup = SPEED_ROLLUPS.get(question.rollup)
     if rollup is None:
-        raise ValueError(f"no rollup is called {question.rollup!r}; there are {', '.join(ROLLUPS)}")
+        raise ValueError(f"no rollup is called {question.rollup!r}; there are {', '.join(SPEED_ROLLUPS)}")
     asked = {*question.dimensions, *(f.dimension for f in question.filters)}
     if question.visible.channels is not None:
         asked.add("channel_id")
     if missing := asked - {*rollup.keys}:
         raise ValueError(f"rollup {rollup.name} has no dimension {', '.join(sorted(missing))}")
-    have = {m.name for m in rollup.measures}
+    have = {m.name for m in rollup.speed_measures}
     if missing := {*question.measures} - have:
         raise ValueError(f"rollup {rollup.name} has no measure {', '.join(sorted(missing))}")
     edges = question.edges_ms

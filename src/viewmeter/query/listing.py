@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from viewmeter.model.catalogue import DIMENSIONS, METRICS, ROLLUPS, Metric
+from viewmeter.model.catalogue import DIMENSIONS, METRICS, SPEED_ROLLUPS, Metric
 from viewmeter.model.catalogue.metrics import Distinct, Quantile
 from viewmeter.query.plan import rollups_of
 
@@ -35,7 +35,7 @@ def dimensions_catalogue() -> list[dict[str, Any]]:
             "name": dimension.name,
             "label": dimension.label,
             "doc": dimension.doc,
-            "rollups": [r.name for r in ROLLUPS.values() if dimension.name in r.dimensions],
+            "rollups": [r.name for r in SPEED_ROLLUPS.values() if dimension.name in r.dimensions],
         }
         for dimension in DIMENSIONS.values()
     ]

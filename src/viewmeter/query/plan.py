@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from viewmeter.model.catalogue import METRICS, ROLLUPS, Kind, Metric, Rollup
+from viewmeter.model.catalogue import METRICS, SPEED_ROLLUPS, Kind, Metric, Rollup
 from viewmeter.model.catalogue.measures import MEASURES
 from viewmeter.model.time import rfc3339
 from viewmeter.olap.protocol import Filter, Scan, Visible
@@ -102,15 +102,15 @@ def is_gauge(metric: Metric) -> bool:
 
 def rollups_of(metric: Metric) -> list[str]:
     """Return the names of the rollups that have the metric."""
-    return [rollup.name for rollup in ROLLUPS.values() if _has(rollup, metric)]
+    return [rollup.name for rollup in SPEED_ROLLUPS.values() if _has(rollup, metric)]
 
 
 def _has(rollup: Rollup, metric: Metric) -> bool:
-    return metric.measures() <= {m.name for m in rollup.measures}
+    return metric.measures() <= {m.name for m in rollup.speed_measures}
 
 
 def _smallest(needed: set[str], metric: Metric) -> Rollup | None:
-    covering = [r for r in ROLLUPS.values() if needed <= {*r.dimensions} and _has(r, metric)]
+    covering = [r for r in SPEED_ROLLUPS.values() if needed <= {*r.dimensions} and _has(r, metric)]
     return min(covering, key=lambda r: r.cost, default=None)
 
 
@@ -126,11 +126,11 @@ def _gauge_rollup(query: Query, needed: set[str], metric: Metric) -> Rollup:
             "Ask for it without dimensions, or by video_id or channel_id, with filters on these alone",
             [{"field": "metrics", "code": "not_covered", "detail": f"{metric.name} by or of {wrong}"}],
         )
-    return next(r for r in ROLLUPS.values() if _has(r, metric))
+    return next(r for r in SPEED_ROLLUPS.values() if _has(r, metric))
 
 
 def _not_covered(needed: set[str], metric: Metric) -> QueryProblem:
-    having = [r for r in ROLLUPS.values() if _has(r, metric)]
+    having = [r for r in SPEED_ROLLUPS.values() if _has(r, metric)]
     shown = sorted(needed - {"is_bot", "channel_id", "video_id"})
     kept = {r.name: [d for d in r.dimensions if d not in ("is_bot", "channel_id", "video_id")] for r in having}
     together = "; ".join(" with ".join(names) for names in kept.values() if names)

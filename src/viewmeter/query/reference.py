@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from viewmeter.model.catalogue import DIMENSIONS, MEASURES, METRICS, ROLLUPS, Metric
+from viewmeter.model.catalogue import DIMENSIONS, MEASURES, METRICS, SPEED_ROLLUPS, Metric
 from viewmeter.query.listing import approximation
 from viewmeter.query.plan import rollups_of
 
@@ -55,7 +55,7 @@ def _dimensions() -> Iterator[str]:
     yield "| dimension | label | what it is | rollups |"
     yield "|---|---|---|---|"
     for d in DIMENSIONS.values():
-        having = [f"`{r.name}`" for r in ROLLUPS.values() if d.name in r.dimensions]
+        having = [f"`{r.name}`" for r in SPEED_ROLLUPS.values() if d.name in r.dimensions]
         yield _row((f"`{d.name}`", d.label, d.doc, ", ".join(having)))
     yield ""
 
@@ -65,7 +65,7 @@ def _rollups() -> Iterator[str]:
     yield "A query is answered from the smallest rollup that has its dimensions, filters and measures.\n"
     yield "| rollup | grain | dimensions | metrics |"
     yield "|---|---|---|---|"
-    for r in ROLLUPS.values():
+    for r in SPEED_ROLLUPS.values():
         having = [m.name for m in METRICS.values() if r.name in rollups_of(m)]
         gauges = len(having) <= 5
         shown = ", ".join(f"`{name}`" for name in having) if gauges else f"{len(having)}: all but the gauges"

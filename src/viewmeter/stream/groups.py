@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from viewmeter.model.catalogue import ROLLUPS
+from viewmeter.model.catalogue import SPEED_ROLLUPS
 from viewmeter.model.events import view_key
 
 Array = npt.NDArray[Any]
@@ -22,7 +22,7 @@ PER_INTERVAL: Final = ("cdn", "bitrate_bucket")
 
 GROUPED: Final[dict[str, tuple[str, ...]]] = {
     name: tuple(key for key in rollup.keys if key not in PER_INTERVAL)
-    for name, rollup in ROLLUPS.items()
+    for name, rollup in SPEED_ROLLUPS.items()
     if name != "concurrency"  # keyed as `video` is
 }
 PARENTS: Final = ("channel", "platform")

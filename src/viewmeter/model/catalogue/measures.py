@@ -23,6 +23,8 @@ class Kind(enum.Enum):
     HLL = "hll"  # stored as a list of DataSketches coupons in minute rows, as sketch bytes in coarser ones
     KLL = "kll"  # stored as a list of values in minute rows, as sketch bytes in coarser ones
     GAUGE = "gauge"  # adds over videos at one instant, never over time
+    MAX = "max"  # the largest sample of one scope: over time the larger one, over groups nothing
+    LAST = "last"  # the last sample of one scope: over time the later one, over groups nothing
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Measure(Ref):
     kind: Kind = Kind.ADDITIVE
     unit: str = "count"
     doc: str = ""
+    batch_only: bool = False  # of whole views or whole hours: the speed layer does not know it
 
 
 BITRATE_EDGES_KBPS: Final = (0, 300, 800, 1500, 3000, 6000, 12000)
@@ -83,6 +86,37 @@ startup_kll = Measure("startup_kll", Kind.KLL, "ms", doc="Startup times (KLL, k 
 concurrent_viewers = Measure("concurrent_viewers", Kind.GAUGE, doc="Viewers present at a multiple of 10 s.")
 concurrent_views = Measure("concurrent_views", Kind.GAUGE, doc="Views present at a multiple of 10 s.")
 
+# Of views as they are at their end, in the hour (and minute) in which they end: the batch layer's alone.
+ended_views = Measure("ended_views", batch_only=True, doc="Views that ended.")
+measured_views = Measure(
+    "measured_views", batch_only=True, doc="Views that ended, had played, and whose player tells its state."
+)
+watched_views = Measure("watched_views", batch_only=True, doc="Of those, views with played or rebuffering time.")
+view_rebuffer_ratio_e9 = Measure(
+    "view_rebuffer_ratio_e9", unit="1e-9", batch_only=True,
+    doc="Sum over watched views of their rebuffer ratio, each rounded to 1e-9 so that the sum is exact.",
+)  # fmt: skip
+content_views = Measure(
+    "content_views", batch_only=True, doc="Of the measured views, those of content whose length is known."
+)
+content_watched_ms = Measure(
+    "content_watched_ms", unit="ms", batch_only=True, doc="Distinct content watched, over content views."
+)
+content_ms = Measure("content_ms", unit="ms", batch_only=True, doc="Length of the content, over content views.")
+retention_delta = Measure(
+    "retention_delta", batch_only=True,
+    doc="Runs of playing that begin at this percent of the content, less those that ended before it.",
+)  # fmt: skip
+watch_kll = Measure(
+    "watch_kll", Kind.KLL, "ms", batch_only=True, doc="Played time of measured views at their end (KLL, k 200)."
+)
+
+# Samples of a scope, summed up by the hour: peaks do not add up, so each scope has its own.
+peak_viewers = Measure("peak_viewers", Kind.MAX, batch_only=True, doc="Largest 10-second sample of viewers.")
+peak_views = Measure("peak_views", Kind.MAX, batch_only=True, doc="Largest 10-second sample of views.")
+last_viewers = Measure("last_viewers", Kind.LAST, batch_only=True, doc="Last 10-second sample of viewers.")
+last_views = Measure("last_views", Kind.LAST, batch_only=True, doc="Last 10-second sample of views.")
+
 ADDITIVE: Final[tuple[Measure, ...]] = (
     attempts, plays, blind_plays, completes, failures, exits_before_start, engaged_views,
     events, *EVENTS_BY_TYPE.values(),
@@ -93,7 +127,14 @@ ADDITIVE: Final[tuple[Measure, ...]] = (
 )  # fmt: skip
 SKETCHES: Final[tuple[Measure, ...]] = (viewers_hll, startup_kll)
 GAUGES: Final[tuple[Measure, ...]] = (concurrent_viewers, concurrent_views)
-MEASURES: Final[dict[str, Measure]] = {m.name: m for m in (*ADDITIVE, *SKETCHES, *GAUGES)}
+VIEW_ENDS: Final[tuple[Measure, ...]] = (
+    ended_views, measured_views, watched_views, view_rebuffer_ratio_e9, content_views, content_watched_ms, content_ms,
+    watch_kll,
+)  # fmt: skip
+PEAKS: Final[tuple[Measure, ...]] = (peak_viewers, peak_views, last_viewers, last_views)
+MEASURES: Final[dict[str, Measure]] = {
+    m.name: m for m in (*ADDITIVE, *SKETCHES, *GAUGES, *VIEW_ENDS, retention_delta, *PEAKS)
+}
 
 HLL_LG_K: Final = 14
 HLL_RELATIVE_ERROR: Final = 0.0081  # 1.04 / sqrt(2^14)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from viewmeter.model.catalogue import ROLLUPS, Rollup
+from viewmeter.model.catalogue import SPEED_ROLLUPS, Rollup
 from viewmeter.model.catalogue.measures import ADDITIVE, GAUGES
 from viewmeter.model.sketches import coupons
 from viewmeter.model.time import floor_to
@@ -60,7 +60,7 @@ def rows_of(facts: Sequence[Fact]) -> dict[str, pa.Table]:
     gauges = {m.name for m in GAUGES}
     samples = [f for f in facts if gauges & {*f.sums}]
     others = [f for f in facts if {*f.sums} - gauges or f.viewer is not None or f.startup_ms is not None]
-    made = {r.name: _table(r, samples if r.name == "concurrency" else others) for r in ROLLUPS.values()}
+    made = {r.name: _table(r, samples if r.name == "concurrency" else others) for r in SPEED_ROLLUPS.values()}
     return {name: table for name, table in made.items() if table.num_rows}
 
 
