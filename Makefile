@@ -39,6 +39,7 @@ check: setup ## Formatting, lints, types, the import law, generated pages
 	$(BIN)/lint-imports
 	$(BIN)/python -m viewmeter.cli.reference --check
 	$(BIN)/python -m viewmeter.web.reference --check
+	$(BIN)/python -m viewmeter.eventlog.avro_schema
 	$(BIN)/python -m viewmeter.query.reference /dev/stdout | diff -u docs/reference/metrics.md - \
 		|| { echo "docs/reference/metrics.md is not what the code says: run \`make docs\`" >&2; exit 1; }
 	cd dashboard && npm run --silent lint && npx tsc --noEmit
@@ -54,6 +55,7 @@ docs: setup ## Write the generated pages of docs/reference anew
 	$(BIN)/python -m viewmeter.cli.reference --write
 	$(BIN)/python -m viewmeter.web.reference --write
 	$(BIN)/python -m viewmeter.query.reference docs/reference/metrics.md
+	$(BIN)/python -m viewmeter.eventlog.avro_schema --write
 
 bench: setup ## Run the benchmarks; each states its ratio to a baseline of the same run
 	$(BIN)/viewmeter bench all $(ARGS)
