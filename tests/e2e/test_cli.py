@@ -58,6 +58,10 @@ def test_a_command_on_a_folder_that_was_not_prepared_says_what_to_run(tmp_path: 
         (("up", "--wrokers", "2"), "--workers"),
         (("bench", "everything"), "ingest"),
         (("simulate", "--to", "http://127.0.0.1:9", "--key", "pk_x", "--seed", "1", "--viewers", "0"), "--viewers"),
+        (
+            ("simulate", "--to", "http://127.0.0.1:9", "--key", "pk_x", "--seed", "1", "--viewers", "3", "--fast"),
+            "nobody",
+        ),
         (("config", "show", "--config", "nowhere.toml"), "nowhere.toml"),
     ],
 )

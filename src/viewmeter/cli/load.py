@@ -93,17 +93,19 @@ def simulate(
             )
         )  # fmt: skip
     took_s = time.monotonic() - begun
-    answer = {
-        "seed": seed,
-        "start_ms": start_ms,
-        **{name: value for name, value in asdict(sent).items() if name != "statuses"},
+    answer = {"seed": seed, "start_ms": start_ms, **_summary(sent, took_s)}
+    result(answer, f"{sent.events} events in {sent.beacons} beacons, {took_s:.1f} s (seed {seed})", json)
+    if not sent.ok:
+        raise CommandError(f"not every beacon was taken ({sent.first_problem}): see that the product at {to} is ready")
+
+
+def _summary(sent: sending.Sent, took_s: float) -> dict[str, Any]:
+    return {
+        **{name: value for name, value in asdict(sent).items() if name not in ("statuses", "heard")},
         "statuses": {str(status): count for status, count in sorted(sent.statuses.items())},
         "seconds": took_s,
         "events_per_second": sent.events / took_s if took_s else None,
     }
-    result(answer, f"{sent.events} events in {sent.beacons} beacons, {took_s:.1f} s (seed {seed})", json)
-    if not sent.ok:
-        raise CommandError(f"not every beacon was taken ({sent.first_problem}): see that the product at {to} is ready")
 
 
 def replay(

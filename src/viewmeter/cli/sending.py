@@ -26,6 +26,8 @@ LANES: Final = 32
 QUEUED_A_LANE: Final = 64
 TIMEOUT_S: Final = 30.0
 ATTEMPTS: Final = 12
+ATTEMPTS_UNHEARD: Final = 5
+"""Attempts (3 s) before an address that never answered anything is given up: it is wrong, or the product is down."""
 MAX_PAUSE_S: Final = 5.0
 RETRIED: Final = frozenset((429, 503))
 
@@ -38,6 +40,7 @@ class Sent:
     events: int = 0
     retries: int = 0
     unanswered: int = 0
+    heard: bool = False  # whether anybody has answered yet
     statuses: Counter[int] = field(default_factory=Counter)
     first_problem: str = ""
 
@@ -95,6 +98,7 @@ async def _post(session: aiohttp.ClientSession, beacon: SentBeacon, url: str, ke
         try:
             async with session.post(url, params={"key": key, "t": str(clock_ms)}, data=body, headers=headers) as answer:
                 status = answer.status
+                sent.heard = True
                 if status not in RETRIED:
                     if status not in (200, 204) and not sent.first_problem:
                         sent.first_problem = f"{status}: {(await answer.text())[:500]}"
@@ -103,6 +107,9 @@ async def _post(session: aiohttp.ClientSession, beacon: SentBeacon, url: str, ke
             status = 0
             if not sent.first_problem:
                 sent.first_problem = f"{type(failure).__name__}: {failure}"
+            if attempt + 1 >= ATTEMPTS_UNHEARD and not sent.heard:
+                reason = getattr(failure, "strerror", None) or type(failure).__name__
+                raise CommandError(f"nobody answers at {url} ({reason}): start the product, or mend --to") from None
         if attempt + 1 < ATTEMPTS:
             sent.retries += 1
             await asyncio.sleep(pause_s)
