@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -188,6 +189,23 @@ def test_what_was_live_is_live_again_after_a_crash(engine: Engine) -> None:
     figures = engine.live.read(LiveScope(Visible("t1"), video_id="clip"), engine.now_ms)
     assert figures.window["plays"] == 1
     assert figures.concurrent_viewers == 1
+
+
+def test_S1_holds_when_the_state_folder_was_deleted(engine: Engine) -> None:
+    events = a_view("v", START_MS, count=9)
+    for event in events[:6]:
+        engine.append([event])
+        engine.stream.turn()
+    engine.stream.save_state()
+    shutil.rmtree(engine.folder / "state")
+    engine.crash()
+    assert engine.stream.figures().views == 1
+    engine.append(events[2:])  # four of them again
+    engine.now_ms += 3_600_000
+    engine.stream.settle()
+    sums = engine.sums("video")
+    assert sums.pop("duplicate_events") == 4
+    assert sums == {name: amount for name, amount in expected(events).items() if name != "duplicate_events"}
 
 
 def test_a_view_forgotten_after_two_hours_frees_its_place(engine: Engine) -> None:

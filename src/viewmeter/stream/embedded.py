@@ -284,7 +284,12 @@ class EmbeddedStream:
             self._core, self._number, self._positions = found.core, found.number, dict(found.positions)
         self._saved = self._number
         replayed = 0
-        for commit in self._store.commits_after(self._number):
+        commits = self._store.commits_after(self._number)
+        if commits and commits[0].number > self._number + 1:
+            self._read_again(commits[0])
+            replayed += 1
+            del commits[0]
+        for commit in commits:
             batches = self._log.read(self._positions, commit.positions, EVERYTHING)
             self._core.step(_tables(batches), commit.at_ms)
             self._core.forget(commit.at_ms)
@@ -295,6 +300,23 @@ class EmbeddedStream:
         self._show_last_hour(now)
         self._recovered = True
         log.info("stream jobs recovered", views=self._core.views, commits_replayed=replayed, commit=self._number)
+
+    def _read_again(self, commit: Commit) -> None:
+        """Make the state anew from all that the log still holds: the snapshot before this commit is gone.
+
+        How the log was cut then is forgotten, so views that were late in those days may be remembered otherwise; the
+        rows in the store stay as they are.
+        """
+        log.warning(
+            "the saved state is gone (was the state folder deleted?): reading the log again from its beginning",
+            commit=commit.number,
+        )
+        while batches := self._log.read(self._positions, commit.positions, self._settings.max_batch_events):
+            last = max((b.events.column("received_at")[-1].as_py() for b in batches if b.events.num_rows), default=0)
+            self._core.step(_tables(batches), last)
+            self._core.forget(last)
+            self._positions |= {b.partition: b.offset for b in batches}
+        self._number, self._positions = commit.number, {**self._positions, **commit.positions}
 
     def _show_last_hour(self, now_ms: int) -> None:
         """Fill the live figures from the store: 5 minutes of everything, an hour of plays."""
