@@ -228,6 +228,8 @@ class CollectorApp:
         player = _player_name(query["player"]) if "player" in query else None
         decoded = self._dialects[route.dialect](body, channel_id=channel, player=player)
         self._tally.ignored_fields += decoded.ignored_fields
+        if decoded.quirks:
+            self._tally.quirks.update(decoded.quirks)
         taken = take(decoded, key.channels, query.get("t"), received_at, self._settings)
         if not taken.events:
             return _Accepted(None, 0, taken.rejected, received_at)

@@ -16,6 +16,7 @@ ACCEPTED: Final = Counter("viewmeter_events_accepted", "Events that are durable.
 REJECTED: Final = Counter("viewmeter_events_rejected", "Events rejected, by reason.", ["code"])
 REFUSED: Final = Counter("viewmeter_beacons_refused", "Beacons refused as a whole, by problem code.", ["code"])
 IGNORED_FIELDS: Final = Counter("viewmeter_fields_ignored", "Unknown fields and malformed values that were skipped.")
+QUIRKS: Final = Counter("viewmeter_cmcd_quirks", "CMCD records with a known quirk of a player, by quirk.", ["quirk"])
 CLOCK_CORRECTED: Final = Counter("viewmeter_beacons_clock_corrected", "Beacons whose sender's clock was corrected.")
 DEAD_LETTERS_DROPPED: Final = Counter("viewmeter_dead_letters_dropped", "Rejected events that were not kept.")
 LOG_ERRORS: Final = Counter("viewmeter_log_append_errors", "Batches that the event log could not take.")
@@ -37,6 +38,7 @@ class Tally:
         self.statuses: Count[int] = Count()
         self.refused: Count[str] = Count()
         self.rejected: Count[str] = Count()
+        self.quirks: Count[str] = Count()
         self.accepted = 0
         self.ignored_fields = 0
         self.clock_corrected = 0
@@ -49,6 +51,8 @@ class Tally:
             REFUSED.labels(code).inc(count)
         for code, count in self.rejected.items():
             REJECTED.labels(code).inc(count)
+        for quirk, count in self.quirks.items():
+            QUIRKS.labels(quirk).inc(count)
         ACCEPTED.inc(self.accepted)
         IGNORED_FIELDS.inc(self.ignored_fields)
         CLOCK_CORRECTED.inc(self.clock_corrected)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,9 @@ IN_ALL = 51
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Give a test that asks for `recording` every recording there is, and a skip for those that are not."""
+    """Give a test that asks for `recording` or `vector` every one there is, and a skip for those that are not."""
+    if "vector" in metafunc.fixturenames:
+        metafunc.parametrize("vector", _vectors())
     if "recording" not in metafunc.fixturenames:
         return
     files = {path.stem: path for path in COMMITTED.glob("*.jsonl")}
@@ -25,10 +29,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("recording", params)
 
 
-@pytest.fixture
-def vectors_path() -> Path:
-    """The test cases of the players' own CMCD library, which are not ours to commit."""
+def _vectors() -> list[Any]:
+    """Return the test cases of the players' own CMCD library, which are not ours to commit."""
     path = SHARED / "cmcd-vectors.json"
     if not path.exists():
-        pytest.skip("cmcd-vectors.json is not here: it is in ../shared/data")
-    return path
+        absent = pytest.mark.skip(reason="cmcd-vectors.json is not here: it is in ../shared/data")
+        return [pytest.param(None, id="all", marks=absent)]
+    return [pytest.param(vector, id=vector["id"]) for vector in json.loads(path.read_text())["vectors"]]

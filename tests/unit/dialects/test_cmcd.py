@@ -11,6 +11,8 @@ import pytest
 
 from viewmeter.collector.dialects import EVENT_CODES, MAX_EVENTS, Decoded, UndecodableError
 from viewmeter.collector.dialects.cmcd import decode
+from viewmeter.collector.dialects.cmcd_keys import EVENTS, KEYS
+from viewmeter.collector.dialects.cmcd_quirks import QUIRKS
 from viewmeter.model.events import WireEvent
 
 T0 = 1_795_569_168_892
@@ -135,6 +137,72 @@ def test_msd_of_a_player_that_tells_its_state_is_not_believed() -> None:
 )
 def test_the_bitrate_is_that_of_all_that_plays_together(br: str, kbps: float | None) -> None:
     assert event(record(extra=f",br={br}")).bitrate_kbps == kbps
+
+
+def test_what_is_shown_says_more_than_what_is_selected() -> None:
+    assert event(record(extra=",ab=(1),br=(2),pb=(3)")).bitrate_kbps == 3
+    assert event(record(extra=",ab=(1),br=(2)")).bitrate_kbps == 2
+    assert event(record(extra=",ab=(1),br=(x)")).bitrate_kbps == 1
+
+
+@pytest.mark.parametrize(
+    ("extra", "count", "ms"),
+    [
+        (",bsa=(2),bsda=(1500)", 2, 1_500),
+        (",bsa=(2;v 1;a),bsda=(1500;v 200;a)", 3, 1_700),
+        (",bsa=2,bsda=1500", 2, 1_500),
+        (",bsa=(0),bsda=(0)", 0, 0),
+        (",bsa=(-1),bsda=(x)", None, None),
+        (",bsa=(99999999),bsda=(999999999999999)", None, None),
+        (",bsd=(926;v)", None, None),
+    ],
+)
+def test_absolute_starvation_is_cumulative_rebuffering(extra: str, count: float | None, ms: float | None) -> None:
+    got = event(record("t", extra=extra))
+    assert (got.rebuffer_count, got.rebuffered_ms) == (count, ms)
+
+
+@pytest.mark.parametrize(
+    ("text", "quirks"),
+    [
+        (record(), None),
+        (record("t"), None),
+        (record(sn=0, sta=None), None),
+        (f"e=t,ts={T0},v=2", {"default_keys": 1}),
+        (record("t", sta=None), {"no_states": 1}),
+        (record("rr", sta=None, extra=",msd=478"), {"no_states": 1, "startup_without_states": 1}),
+        (record(extra=",msd=13"), {"msd_beside_states": 1}),
+        (record(sta="f"), {"fatal_that_recovers": 1}),
+        (record("e"), {"error_without_code": 1}),
+        (record("e", extra=",ec=27"), {"bare_list": 1}),
+        (record("t", sta="e"), {"heartbeat_not_playing": 1}),
+        (record("rr", extra=",ttfb=1795569168892"), {"absolute_ttfb": 1}),
+        (record("rr", extra=",ttfb=120"), None),
+        (record("t", sta=None, v=",v=1"), None),
+    ],
+)
+def test_a_known_quirk_is_counted_by_its_name(text: str, quirks: dict[str, int] | None) -> None:
+    assert decoded(text).quirks == quirks
+
+
+def test_every_counted_quirk_is_seen_in_a_recording_or_by_a_test_above() -> None:
+    marks = test_a_known_quirk_is_counted_by_its_name.pytestmark  # type: ignore[attr-defined]
+    shown = {name for _, quirks in marks[0].args[1] for name in quirks or ()}
+    assert shown == {name for name, quirk in QUIRKS.items() if quirk.counted}
+
+
+def test_the_page_lists_every_quirk_and_every_key() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "cmcd.md").read_text()
+    assert [name for name in QUIRKS if f"| `{name}` |" not in page] == []
+    assert [key for key in KEYS if f"`{key}`" not in page] == []
+    assert [key for key in EVENTS if f"`{key}`" not in page and f"`e={key}`" not in page] == []
+
+
+def test_a_value_of_another_type_is_counted_as_ignored() -> None:
+    result = decoded(record(extra=',pt="soon",cdn=5,pr=fast,st=z,br=(900)'))
+    assert result.ignored_fields == 4
+    got = result.events[0]
+    assert (got.position_ms, got.cdn, got.playback_rate, got.stream_type, got.bitrate_kbps) == (*[None] * 4, 900)
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,7 @@ class Decoded(msgspec.Struct, gc=False):
     rejected: list[Rejection] = []
     places: list[int] | None = None
     ignored_fields: int = 0  # unknown fields and malformed values that were skipped by themselves
+    quirks: dict[str, int] | None = None  # what is known of a player and was mended, by name (cmcd_quirks.py)
 
 
 class UndecodableError(Exception):

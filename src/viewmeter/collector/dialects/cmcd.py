@@ -4,14 +4,17 @@ In: a body of CMCD version 2 event mode (CTA-5004-B): records, one a line. Out: 
 malformed value is ignored by itself, a record that cannot be attributed is rejected with a reason that names
 the player setting to change, and each record is decided by itself: no memory, so any worker takes any POST.
 Not done: request mode (a CDN's business), and guessing what a player does not say (docs/how-to/players.md).
-Why each record becomes which event, and why no memory is needed: decision 0021.
+What players get wrong is mended by name and counted (`cmcd_quirks.py`). Why each record becomes which event, and why no
+memory is needed: decision 0021.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final, TypeAlias
 
 from viewmeter.collector.dialects import (
+    MAX_COUNT,
     MAX_EVENTS,
     MAX_KBPS,
     MAX_MS,
@@ -21,6 +24,7 @@ from viewmeter.collector.dialects import (
     Rejection,
     UndecodableError,
 )
+from viewmeter.collector.dialects.cmcd_keys import fits
 from viewmeter.collector.dialects.cmcd_records import MAX_RECORD_CHARS, InnerItem, Value, read_record
 from viewmeter.model.events import MAX_ID_CHARS, MAX_SEQ, MAX_TEXT_CHARS, WireEvent, WireType
 
@@ -28,8 +32,13 @@ VERSION: Final = 2
 MAX_RAW_BYTES: Final = 4_096
 """How much of a rejected record goes to the dead letters."""
 
-KEYS: Final = frozenset(("br", "cdn", "cid", "e", "ec", "msd", "pr", "pt", "sid", "sn", "st", "sta", "ts", "v"))
+_IDENTITY: Final = ("cid", "e", "sid", "sn", "sta", "ts", "v")
+_LISTS: Final = ("ab", "br", "bsa", "bsda", "ec", "pb")
+WANTED: Final = frozenset((*_IDENTITY, *_LISTS, "cdn", "msd", "pr", "pt", "st", "ttfb"))
 """The keys that carry something for us; the others of the standard are read over."""
+
+MAX_TTFB_MS: Final = 600_000
+"""A longer one is no duration but a wall clock (`absolute_ttfb`)."""
 
 STATES: Final[dict[str, WireType]] = {
     "d": "request",  # preloading
@@ -67,10 +76,11 @@ def decode(body: bytes, *, channel_id: str | None, player: str | None = None) ->
     events: list[WireEvent] = []
     places: list[int] = []
     rejected: list[Rejection] = []
+    quirks: Counter[str] = Counter()
     ignored = 0
     for index, line in enumerate(_lines(body)):
         try:
-            event, malformed = _event(line, channel_id, player)
+            event, malformed = _event(line, channel_id, player, quirks)
         except _RejectedError as why:
             raw = line.encode("utf-8", "replace")[:MAX_RAW_BYTES]
             rejected.append(Rejection(index, why.code, why.detail, raw))
@@ -78,7 +88,7 @@ def decode(body: bytes, *, channel_id: str | None, player: str | None = None) ->
             events.append(event)
             places.append(index)
             ignored += malformed
-    return Decoded(events, rejected, places if rejected else None, ignored)
+    return Decoded(events, rejected, places if rejected else None, ignored, quirks or None)
 
 
 def _lines(body: bytes) -> list[str]:
@@ -94,12 +104,15 @@ def _lines(body: bytes) -> list[str]:
     return lines
 
 
-def _event(line: str, channel_id: str | None, player: str | None) -> tuple[WireEvent, int]:
-    """Return the event of one record and how many of its values were ignored."""
+def _event(line: str, channel_id: str | None, player: str | None, quirks: Counter[str]) -> tuple[WireEvent, int]:
+    """Return the event of one record and how many of its values were ignored. Adds to `quirks`."""
     if len(line) > MAX_RECORD_CHARS:
         detail = f"The record has {len(line)} characters; at most {MAX_RECORD_CHARS} are read."
         raise _RejectedError("malformed", detail)
-    members, malformed = read_record(line, KEYS)
+    members, malformed = read_record(line, WANTED)
+    malformed += sum(not fits(key, value) for key, value in members.items())
+    if members.get("v") == VERSION:
+        quirks.update(_quirks(members))
     view_id, seq, video_id, ts = _identity(members)
     kind, state = members.get("e"), members.get("sta")
     event = WireEvent(
@@ -119,6 +132,32 @@ def _event(line: str, channel_id: str | None, player: str | None) -> tuple[WireE
         event.halted = True  # the picture stands, whether or not the player recovers (decision 0003)
     _details(event, members, kind, state)
     return event, malformed
+
+
+def _quirks(members: Members) -> list[str]:
+    """Return which of `cmcd_quirks.QUIRKS` the record shows."""
+    if "sid" not in members and "sn" not in members:
+        return ["default_keys"]
+    found = []
+    kind, state = members.get("e"), members.get("sta")
+    if state is None:
+        if members.get("sn"):
+            found.append("no_states")
+            if "msd" in members:
+                found.append("startup_without_states")
+    elif "msd" in members:
+        found.append("msd_beside_states")
+    if kind == "t" and state not in (None, "p"):
+        found.append("heartbeat_not_playing")
+    elif kind == "ps" and state == "f":
+        found.append("fatal_that_recovers")
+    elif kind == "e" and "ec" not in members:
+        found.append("error_without_code")
+    if any(key in members and not isinstance(members[key], tuple) for key in _LISTS):
+        found.append("bare_list")
+    if "ttfb" in members and _number(members, "ttfb", MAX_TTFB_MS) is None:
+        found.append("absolute_ttfb")
+    return found
 
 
 def _identity(members: Members) -> tuple[str, int, str, float]:
@@ -172,7 +211,12 @@ def _type(kind: Value | None, state: Value | None, seq: int) -> WireType:
 
 def _details(event: WireEvent, members: Members, kind: Value | None, state: Value | None) -> None:
     """Fill in what else the record says."""
-    event.bitrate_kbps = _bitrate(members.get("br"))
+    # What is shown says more than what is selected, and that more than what the combination may need at most.
+    event.bitrate_kbps = next(
+        (sum_ for key in ("pb", "br", "ab") if (sum_ := _sum(members, key, MAX_KBPS)) is not None), None
+    )
+    event.rebuffer_count = _sum(members, "bsa", MAX_COUNT)
+    event.rebuffered_ms = _sum(members, "bsda", MAX_MS)
     event.position_ms = _number(members, "pt", MAX_MS)
     event.playback_rate = _number(members, "pr", MAX_PLAYBACK_RATE)
     if event.playback_rate is None and kind == "t" and state == "p":
@@ -205,12 +249,15 @@ def _number(members: Members, key: str, at_most: float) -> float | None:
     return value if 0 <= value <= at_most else None
 
 
-def _bitrate(value: Value | None) -> float | None:
-    """Return the kbps of all that plays together: dash.js splits it, `(900;v 32;a)`, Shaka sums, `(932)`."""
+def _sum(members: Members, key: str, at_most: float) -> float | None:
+    """Return a list of numbers as one: bitrates play together (dash.js splits them, `(900;v 32;a)`, Shaka sums,
+    `(932)`), and each starvation of `bsa` and `bsda` is listed under its one cause. None: malformed or empty.
+    """
+    value = members.get(key)
     items = value if isinstance(value, tuple) else (InnerItem(value, ()),) if value is not None else ()
     numbers = [i.value for i in items if isinstance(i.value, int | float) and not isinstance(i.value, bool)]
     total = sum(numbers)
-    return total if numbers and min(numbers) >= 0 and total <= MAX_KBPS else None
+    return total if numbers and min(numbers) >= 0 and total <= at_most else None
 
 
 def _error_code(value: Value) -> str | None:
