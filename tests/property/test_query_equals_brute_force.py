@@ -12,13 +12,13 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from viewmeter.live.embedded import MemoryLiveStore
+from viewmeter.model.calendar import zone_of
 from viewmeter.model.catalogue import METRICS
 from viewmeter.model.time import from_ms, to_ms
 from viewmeter.olap.embedded import DuckDBSettings, DuckDBStore
 from viewmeter.olap.protocol import Commit, Visible
 from viewmeter.query import Analytics, QuerySettings, parse_query
 from viewmeter.query.question import GRANULARITIES
-from viewmeter.query.ranges import zone_of
 from viewmeter.testing import oracle_metrics
 from viewmeter.testing.contracts.facts import DAY, HOUR, MINUTE, T0, Fact, fact, rows_of
 

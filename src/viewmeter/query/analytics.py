@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from viewmeter.live.protocol import LiveScope, LiveStore
+from viewmeter.model.calendar import zone_of
 from viewmeter.model.catalogue import METRICS
 from viewmeter.model.catalogue.measures import MEASURES, Kind
 from viewmeter.model.time import MINUTE_MS, Interval, rfc3339
@@ -28,7 +29,7 @@ from viewmeter.query.listing import approximation, dimensions_catalogue, metrics
 from viewmeter.query.plan import Plan, plan
 from viewmeter.query.problems import QueryProblem
 from viewmeter.query.question import Query
-from viewmeter.query.ranges import bucket_edges, zone_of
+from viewmeter.query.ranges import bucket_edges
 from viewmeter.query.realtime import realtime_object
 from viewmeter.query.settings import QuerySettings
 

@@ -1,20 +1,28 @@
 """Time ranges and the edges of buckets, in any IANA zone.
 
 In: a range as people write it, a zone, a granularity. Out: half-open ranges of whole minutes, and ascending bucket
-edges. Promised: a local day is as long as it is there (23, 24 or 25 hours, or 23.5 at Lord Howe), a day starts at its
-first instant even where midnight does not exist, weeks start on Monday, and the first and last bucket are cut to the
-range. A range is widened to whole minutes, since that is the grain of the rollups: the start down, the end up.
+edges. Promised: buckets are those of the calendar (model/calendar.py), the first and last of them cut to the range. A
+range is widened to whole minutes, since that is the grain of the rollups: the start down, the end up.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from datetime import UTC, date, datetime, timedelta, tzinfo
+from collections.abc import Iterator
+from datetime import UTC, datetime, tzinfo
 from itertools import pairwise
 from typing import Final
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
+from zoneinfo import ZoneInfoNotFoundError, available_timezones
 
+from viewmeter.model.calendar import (
+    Period,
+    change_between,
+    first_day,
+    next_day,
+    offset_ms,
+    start_of_day,
+    zone_of,
+)
 from viewmeter.model.time import DAY_MS, HOUR_MS, MINUTE_MS, Interval, floor_to, from_ms, to_ms
 from viewmeter.query.problems import QueryProblem, Refusals, nearest
 from viewmeter.query.question import Granularity
@@ -25,11 +33,6 @@ _STEPS: Final[dict[str, int]] = {"minute": MINUTE_MS, "5m": 5 * MINUTE_MS, "hour
 _LATEST_MS: Final = 4_102_444_800_000  # 2100-01-01, beyond which zones have no rules
 _SAMPLE_MS: Final = 12 * HOUR_MS  # zones do not change their offset twice in half a day
 _RIGHT: Final = 'RFC 3339 like "2026-11-24T00:00:00Z", or ms since the epoch'
-
-
-def zone_of(name: str) -> tzinfo:
-    """Return the zone; UTC itself for "UTC", whose instants are written with a Z."""
-    return UTC if name == "UTC" else ZoneInfo(name)
 
 
 def parse_zone(value: object, found: Refusals) -> tzinfo:
@@ -114,50 +117,19 @@ def bucket_edges(interval: Interval, granularity: Granularity, zone: tzinfo, mos
 def _clock_edges(interval: Interval, step: int, zone: tzinfo) -> Iterator[int]:
     """Yield edges aligned to the local clock, offset by offset."""
     for begin, end in pairwise([interval.start_ms, *_changes(interval, zone), interval.end_ms]):
-        offset = _offset(begin, zone)
+        offset = offset_ms(begin, zone)
         if (begin + offset) % step:
             yield begin  # a change of half an hour starts a new bucket in the middle of the old one
         yield from range(begin + -(begin + offset) % step, end, step)
 
 
-def _calendar_edges(interval: Interval, granularity: Granularity, zone: tzinfo) -> Iterator[int]:
-    day = from_ms(interval.start_ms, zone).date()
-    following: Callable[[date], date]
-    if granularity == "month":
-        day = day.replace(day=1)
-        following = _next_month
-    elif granularity == "week":
-        day -= timedelta(days=day.weekday())
-        following = _next_week
-    else:
-        following = _next_day
+def _calendar_edges(interval: Interval, kind: Period, zone: tzinfo) -> Iterator[int]:
+    day = first_day(interval.start_ms, kind, zone)
     edge = start_of_day(day, zone)
     while edge < interval.end_ms:
         yield edge
-        day = following(day)
+        day = next_day(day, kind)
         edge = start_of_day(day, zone)
-
-
-def _next_day(day: date) -> date:
-    return day + timedelta(days=1)
-
-
-def _next_week(day: date) -> date:
-    return day + timedelta(days=7)
-
-
-def _next_month(day: date) -> date:
-    return (day.replace(day=1) + timedelta(days=32)).replace(day=1)
-
-
-def start_of_day(day: date, zone: tzinfo) -> int:
-    """Return the first instant of a local day, which is not midnight where clocks jump over it."""
-    midnight = datetime(day.year, day.month, day.day, tzinfo=zone)
-    before, after = sorted((to_ms(midnight), to_ms(midnight.replace(fold=1))))
-    first = to_ms(midnight)
-    if from_ms(first, zone).replace(tzinfo=None) == midnight.replace(tzinfo=None):
-        return first  # where midnight comes twice, fold 0 is the first one
-    return _change_between(before - 1, after, zone)
 
 
 def _changes(interval: Interval, zone: tzinfo) -> list[int]:
@@ -165,19 +137,5 @@ def _changes(interval: Interval, zone: tzinfo) -> list[int]:
     if zone is UTC:
         return []
     marks = [*range(interval.start_ms, interval.end_ms, _SAMPLE_MS), interval.end_ms]
-    found = [_change_between(a, b, zone) for a, b in pairwise(marks) if _offset(a, zone) != _offset(b, zone)]
+    found = [change_between(a, b, zone) for a, b in pairwise(marks) if offset_ms(a, zone) != offset_ms(b, zone)]
     return [change for change in found if interval.start_ms < change < interval.end_ms]
-
-
-def _change_between(low: int, high: int, zone: tzinfo) -> int:
-    """Return the first instant in `(low, high]` with another offset than `low`'s."""
-    old = _offset(low, zone)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if _offset(middle, zone) == old else (low, middle)
-    return high
-
-
-def _offset(instant_ms: int, zone: tzinfo) -> int:
-    offset = from_ms(instant_ms, zone).utcoffset() or timedelta()
-    return offset // timedelta(milliseconds=1)

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from viewmeter.model.calendar import zone_of
 from viewmeter.model.time import HOUR_MS, MINUTE_MS, Interval, from_ms, to_ms
 from viewmeter.query import QueryProblem
 from viewmeter.query.question import GRANULARITIES, Granularity
-from viewmeter.query.ranges import bucket_edges, zone_of
+from viewmeter.query.ranges import bucket_edges
 
 ZONES = [
     "UTC", "Europe/Berlin", "America/New_York", "America/Sao_Paulo", "Asia/Kolkata", "Asia/Kathmandu",
