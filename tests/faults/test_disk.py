@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from viewmeter.testing.faults import CUTS, Disk, Shim, ShimUnavailableError
-from viewmeter.testing.faults.disk import copy_of
+from viewmeter.testing.faults.disk import Before, before
 
 TIMES = 20
 
@@ -44,11 +44,11 @@ class Program:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def left(self, kind: str, seed: int, before: Path | None = None) -> dict[str, bytes]:
+    def left(self, kind: str, seed: int, before: Before | None = None) -> dict[str, bytes]:
         """Return the files after a cut now: relative path to contents."""
         self.cuts += 1
         into = self.base / f"cut-{self.cuts}"
-        disk = Disk(self.shim.journal, before, self.root)
+        disk = Disk(self.shim.journal, before)
         disk.cut(self.shim.position(), kind, random.Random(seed), into)  # type: ignore[arg-type]
         return {str(p.relative_to(into)): p.read_bytes() for p in into.rglob("*") if p.is_file()}
 
@@ -159,7 +159,6 @@ def test_the_clock_jumps_for_all_who_ask(program: Program) -> None:
 def test_watching_may_begin_on_a_folder_with_files(program: Program, tmp_path: Path) -> None:
     (program.root / "d").mkdir()
     (program.root / "d" / "a").write_bytes(b"1234")
-    before = tmp_path / "before"
-    copy_of(program.root, before)
+    start = before(program.root, tmp_path / "before")
     program.run("write('d/a', b'ab'); write('d/b', b'2', sync=False); sync('d')")
-    assert program.left("synced", 0, before) == {"d/a": b"ab34", "d/b": b""}
+    assert program.left("synced", 0, start) == {"d/a": b"ab34", "d/b": b""}

@@ -14,7 +14,6 @@ Not modelled: a sector that is half old and half new (disks write 512 bytes whol
 
 from __future__ import annotations
 
-import os
 import random
 import struct
 from collections.abc import Iterator, Mapping
@@ -57,29 +56,26 @@ class _Folder:
 class Disk:
     """Follows one journal; `cut()` may be called at any moment, as often as wanted, with rising positions."""
 
-    def __init__(self, journal: Path, before: Path | None = None, inodes_of: Path | None = None) -> None:
-        """`before`: a copy of the folder from when watching began; None = it was empty. `inodes_of`: the folder itself.
-
-        The copy gives the contents, the folder itself (still as it was, or not yet gone) the inode numbers.
-        """
+    def __init__(self, journal: Path, before: Before | None = None) -> None:
+        """`before`: the folder when watching began; None = it was empty."""
         self._records = records(journal)
         self._next: Record | None = None
         self._root = _Folder()
         self._by_inode: dict[int, _File | _Folder] = {}
         if before is not None:
-            self._take(self._root, before, inodes_of or before)
+            self._take(self._root, before, "")
 
-    def _take(self, folder: _Folder, copy: Path, original: Path) -> None:
-        self._by_inode[original.stat().st_ino] = folder
-        for entry in copy.iterdir():
-            place = original / entry.name
+    def _take(self, folder: _Folder, before: Before, inside: str) -> None:
+        self._by_inode[before.inodes[inside]] = folder
+        for entry in (before.copy / inside).iterdir():
+            name = f"{inside}/{entry.name}".lstrip("/")
             if entry.is_dir():
                 inner = _Folder()
-                self._take(inner, entry, place)
+                self._take(inner, before, name)
                 folder.safe[entry.name] = inner
-            elif entry.is_file():
+            else:
                 made = _File(bytearray(entry.read_bytes()))
-                self._by_inode[place.stat().st_ino] = made
+                self._by_inode[before.inodes[name]] = made
                 folder.safe[entry.name] = made
         folder.now = dict(folder.safe)
 
@@ -130,6 +126,9 @@ class Disk:
             case Op.UNLINK | Op.RMDIR:
                 folder, name = self._place(record.path)
                 folder.change(record.end, {name: None})
+            case Op.LINK:
+                (source, old), (target, new) = self._place(record.path), self._place(record.other)
+                target.change(record.end, {new: source.now[old]})
             case Op.RENAME:
                 (source, old), (target, new) = self._place(record.path), self._place(record.other)
                 node = source.now[old]
@@ -273,12 +272,25 @@ def _write(contents: bytearray, record: Record) -> None:
     contents[record.offset : record.offset + len(data)] = data
 
 
-def copy_of(folder: Path, into: Path) -> None:
-    """Copy files and folders (not sockets, nor what goes away meanwhile): the `before` of a `Disk`."""
-    into.mkdir(parents=True)
-    for entry in os.scandir(folder):
-        target = into / entry.name
-        if entry.is_dir(follow_symlinks=False):
-            copy_of(Path(entry.path), target)
-        elif entry.is_file(follow_symlinks=False):
-            target.write_bytes(Path(entry.path).read_bytes())
+@dataclass(frozen=True)
+class Before:
+    """A folder as it was: a copy of its contents, and the inode of each path in the folder itself."""
+
+    copy: Path
+    inodes: Mapping[str, int]  # "" is the folder
+
+
+def before(folder: Path, copy: Path) -> Before:
+    """Copy files and folders (nothing else) to `copy`, which is made: what a `Disk` begins with."""
+    inodes = {"": folder.stat().st_ino}
+    copy.mkdir(parents=True)
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if path.is_dir():
+            (copy / name).mkdir()
+        elif path.is_file():
+            (copy / name).write_bytes(path.read_bytes())
+        else:
+            continue
+        inodes[name] = path.stat().st_ino
+    return Before(copy, inodes)

@@ -31,6 +31,7 @@ class Op(enum.IntEnum):
     RMDIR = 9
     PUNCH = 10
     UNKNOWN = 11
+    LINK = 12
 
 
 class Record(NamedTuple):

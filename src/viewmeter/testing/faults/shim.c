@@ -30,7 +30,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { CREATE = 1, WRITE, TRUNCATE, SYNC, SYNC_FAILED, RENAME, UNLINK, MKDIR, RMDIR, PUNCH, UNKNOWN };
+enum { CREATE = 1, WRITE, TRUNCATE, SYNC, SYNC_FAILED, RENAME, UNLINK, MKDIR, RMDIR, PUNCH, UNKNOWN, LINK };
 
 struct record {
   uint32_t magic;
@@ -383,13 +383,16 @@ int rename(const char *from, const char *to) { return move(AT_FDCWD, from, AT_FD
 int renameat(int a, const char *from, int b, const char *to) { return move(a, from, b, to, 0); }
 int renameat2(int a, const char *from, int b, const char *to, unsigned flags) { return move(a, from, b, to, flags); }
 
-int link(const char *from, const char *to) {
-  char buffer[PATH_MAX];
-  const char *name = named(AT_FDCWD, to, buffer);
-  int done = (int)syscall(SYS_linkat, AT_FDCWD, from, AT_FDCWD, to, 0);
-  if (done == 0 && name) put(UNKNOWN, 0, 0, name, "link", NULL, 0);
+static int second_name(int from_folder, const char *from, int to_folder, const char *to, int flags) {
+  char one[PATH_MAX], two[PATH_MAX];
+  const char *name = named(from_folder, from, one), *other = named(to_folder, to, two);
+  int done = (int)syscall(SYS_linkat, from_folder, from, to_folder, to, flags);
+  if (done == 0 && other) put(name ? LINK : UNKNOWN, 0, 0, name ? name : other, name ? other : "link", NULL, 0);
   return done;
 }
+
+int link(const char *from, const char *to) { return second_name(AT_FDCWD, from, AT_FDCWD, to, 0); }
+int linkat(int a, const char *from, int b, const char *to, int flags) { return second_name(a, from, b, to, flags); }
 
 /* -- the clock of the day ------------------------------------------------------------------------------------ */
 
