@@ -55,6 +55,30 @@ class Holes:
 
 
 @dataclass(frozen=True)
+class EndRows:
+    """The views whose one end came in the batch (not: by the silence after it), one row each."""
+
+    view: Array
+    upto: Array  # row of the last event before or at the end
+    instant: Array
+    played: Array  # whether there was a proof of playing by then
+
+
+@dataclass(frozen=True)
+class Trace:
+    """How the rule went through the rows: for what asks about whole views (`wholes.py`, `content.py`)."""
+
+    rows: Rows
+    state: State
+    played: Array  # ms gained at each row
+    played_total: Array  # running, with what was carried in
+    rebuffered: Array  # ms gained at each row
+    rebuffers: Array  # entries at each row
+    ends: EndRows
+    blind: Array  # by view, as settled so far
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a batch of events amounts to."""
 
@@ -62,6 +86,7 @@ class Outcome:
     presence: Presence
     holes: Holes
     states: ViewStates
+    trace: Trace
 
 
 def apply(view: Array, events: dict[str, Array], states: ViewStates) -> Outcome:
@@ -91,12 +116,13 @@ def apply(view: Array, events: dict[str, Array], states: ViewStates) -> Outcome:
     _count_shifts(rows, state, out)
     gap, holes = _count_loss(rows, out, fresh)
     _count_firsts(rows, first_proof, nature, out, fresh)
-    _count_engaged(rows, state, played, nature, out, fresh)
+    total = _count_engaged(rows, state, played, nature, out, fresh)
     _count_startup(rows, state, gap, out, fresh)
-    _count_end(rows, state, first_proof, out, fresh)
+    ends = _count_end(rows, state, first_proof, out, fresh)
     presence = _presence(rows, state, nature, fresh)
     _carry(rows, state, fresh)
-    return Outcome(out.build(), presence, holes, fresh)
+    trace = Trace(rows, state, played, total, rebuffered, rebuffers, ends, nature.blind)
+    return Outcome(out.build(), presence, holes, fresh, trace)
 
 
 @dataclass
@@ -227,14 +253,15 @@ def _count_firsts(rows: Rows, first_proof: Array, nature: _Nature, out: Builder,
     fresh.seen[:] = True
 
 
-def _count_engaged(rows: Rows, state: State, played: Array, nature: _Nature, out: Builder, fresh: ViewStates) -> None:
-    """Point 1: 30 s, or half of the content where its length is known, whichever comes first."""
+def _count_engaged(rows: Rows, state: State, played: Array, nature: _Nature, out: Builder, fresh: ViewStates) -> Array:
+    """Point 1: 30 s, or half of the content where its length is known, whichever comes first. Return played so far."""
     played = played.copy()
     played[rows.starts] = rows.states.played_ms
     total = seg.running_sum(played, rows.starts, rows.segment)
     enough = is_engaged(total, state.duration) & ~nature.blind[rows.segment]
     count_once(out, "engaged_views", rows.first(enough), fresh.engaged)
     fresh.played_ms = total[rows.ends]
+    return total
 
 
 def _count_startup(rows: Rows, state: State, gap: Array, out: Builder, fresh: ViewStates) -> None:
@@ -258,7 +285,7 @@ def _count_startup(rows: Rows, state: State, gap: Array, out: Builder, fresh: Vi
     out.add("startups", at[has], 1)
 
 
-def _count_end(rows: Rows, state: State, first_proof: Array, out: Builder, fresh: ViewStates) -> None:
+def _count_end(rows: Rows, state: State, first_proof: Array, out: Builder, fresh: ViewStates) -> EndRows:
     """Count failures and exits before start: at fatal errors, at the one end of the view, and what is taken back."""
     states, kind, instant = rows.states, rows.kind, state.instant
     fatality = rows.join("fatal", 0)
@@ -307,6 +334,7 @@ def _count_end(rows: Rows, state: State, first_proof: Array, out: Builder, fresh
 
     fresh.exited[ending[left]] = Exited.COUNTED
     take_back_exits(out, first_proof, first_fatal, fresh)
+    return EndRows(ending, upto, when, played)
 
 
 def _presence(rows: Rows, state: State, nature: _Nature, fresh: ViewStates) -> Presence:
