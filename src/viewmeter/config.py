@@ -32,6 +32,7 @@ SECTIONS: Final[dict[str, str]] = {
     "gateway": "viewmeter.web.gateway:GatewaySettings",
     "stream": "viewmeter.stream.settings:StreamSettings",
     "store": "viewmeter.olap.embedded:DuckDBSettings",
+    "archive": "viewmeter.archive.settings:ArchiveSettings",
     "live": "viewmeter.live.embedded:MemoryLiveSettings",
     "query": "viewmeter.query.settings:QuerySettings",
     "web": "viewmeter.web.settings:WebSettings",
