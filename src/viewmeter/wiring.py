@@ -23,6 +23,8 @@ from viewmeter import __version__
 from viewmeter.config import Config
 
 if TYPE_CHECKING:
+    from viewmeter.archive.archiver import Archiver
+    from viewmeter.archive.protocol import Archive
     from viewmeter.eventlog.protocol import LogReader, LogWriter
     from viewmeter.olap.protocol import TimeSeriesStore
     from viewmeter.stream.protocol import StreamJobs
@@ -61,6 +63,13 @@ def log_writer(data: Path, partition: int, clock: Callable[[], int]) -> LogWrite
     return EmbeddedLogWriter(data / "log", partition, clock)
 
 
+def archive(config: Config, data: Path, reader: LogReader) -> Archive:
+    """Open the archive of a data folder; any process may."""
+    from viewmeter.archive.embedded import ArchiveSettings, EmbeddedArchive
+
+    return EmbeddedArchive(data / "archive", reader, now_ms, config.of(ArchiveSettings))
+
+
 def store(config: Config, data: Path) -> TimeSeriesStore:
     """Open the time-series store of a data folder; only one process may."""
     from viewmeter.olap.embedded import DuckDBSettings, DuckDBStore
@@ -74,6 +83,7 @@ class EmbeddedEngine:
 
     app: Edge
     stream: StreamJobs
+    archiver: Archiver
     drain_timeout_s: float
     failed: list[BaseException] = field(default_factory=list)
     _closing: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
@@ -95,6 +105,7 @@ class EmbeddedEngine:
     def _start_stream(self) -> None:
         try:
             self.stream.start()
+            self.archiver.start()
         except Exception as problem:
             log.exception("the stream jobs could not start")
             self.failed.append(problem)
@@ -111,6 +122,8 @@ def _end_this_process(_problem: BaseException) -> None:
 
 def embedded_engine(config: Config, data: Path) -> EmbeddedEngine:
     """Open everything that the engine process runs on."""
+    from viewmeter.archive.archiver import Archiver
+    from viewmeter.archive.settings import ArchiveSettings
     from viewmeter.collector.deadletters import DeadLetters
     from viewmeter.collector.settings import CollectorSettings
     from viewmeter.eventlog.embedded import EmbeddedLogWriter
@@ -139,6 +152,10 @@ def embedded_engine(config: Config, data: Path) -> EmbeddedEngine:
             reader, rollups, live, data / "state", now_ms, config.of(StreamSettings), on_failure=_end_this_process
         )
         opened.callback(stream.stop)
+        raw = archive(config, data, log_reader(data))
+        opened.callback(raw.close)
+        archiver = Archiver(raw, now_ms, config.of(ArchiveSettings))
+        opened.callback(archiver.stop)
         letters = DeadLetters(data / "dead-letters")
         opened.callback(letters.close)
         replays = Resubmitter(
@@ -152,6 +169,7 @@ def embedded_engine(config: Config, data: Path) -> EmbeddedEngine:
         services = Services(
             analytics=Analytics(rollups, live, config.of(QuerySettings)),
             stream=stream,
+            archive=raw,
             log=reader,
             live=live,
             store=rollups,
@@ -162,8 +180,9 @@ def embedded_engine(config: Config, data: Path) -> EmbeddedEngine:
             dead_letters=letters,
             resubmit=replays.resubmit,
             settings=config.of(WebSettings),
+            checks={"archive": archiver.check},
         )
-        engine = EmbeddedEngine(create_app(services), stream, config.of(ServerSettings).drain_timeout_s)
+        engine = EmbeddedEngine(create_app(services), stream, archiver, config.of(ServerSettings).drain_timeout_s)
         engine._closing = opened.pop_all()
     return engine
 
