@@ -20,6 +20,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from viewmeter.archive.protocol import ArchiveFigures
 from viewmeter.web import schemas
 from viewmeter.web.auth import services_of
 from viewmeter.web.endpoint import endpoint, json_answer
@@ -124,6 +125,21 @@ class EngineFigures(Collector):
         yield GaugeMetricFamily(
             "viewmeter_log_damaged_batches", "Batches set aside.", value=len(services.log.damaged())
         )
+        if services.archive is not None:
+            yield from _archive_figures(services.archive.figures())
+
+
+def _archive_figures(figures: ArchiveFigures) -> Iterable[Metric]:
+    yield GaugeMetricFamily("viewmeter_archive_files", "Files of raw events.", value=figures.files)
+    yield GaugeMetricFamily("viewmeter_archive_events", "Raw events kept, repeated ones too.", value=figures.events)
+    yield GaugeMetricFamily("viewmeter_archive_bytes", "Raw events on disk.", value=figures.bytes)
+    yield GaugeMetricFamily("viewmeter_archive_damaged_files", "Files set aside.", value=len(figures.damaged))
+    lag = GaugeMetricFamily(
+        "viewmeter_archive_lag_batches", "Durable batches that are not archived yet.", labels=["partition"]
+    )
+    for partition, batches in figures.lag_batches.items():
+        lag.add_metric([str(partition)], batches)
+    yield lag
 
 
 # Readiness

@@ -19,6 +19,7 @@ from viewmeter.stream.protocol import StreamJobs
 from viewmeter.web.settings import WebSettings
 
 if TYPE_CHECKING:
+    from viewmeter.archive.protocol import Archive
     from viewmeter.collector.deadletters import DeadLetter, DeadLetters
     from viewmeter.query import Analytics
 
@@ -45,6 +46,7 @@ class Services:
     directory: Directory
     clock: Callable[[], int]  # ms since the epoch
     version: str
+    archive: Archive | None = None
     dead_letters: DeadLetters | None = None
     resubmit: Resubmit | None = None
     settings: WebSettings = field(default_factory=WebSettings)
