@@ -17,6 +17,7 @@ INSTALLED := $(VENV)/.installed
 NODE := $(VENV)/.node
 MODULES := dashboard/node_modules/.installed
 STATIC := src/viewmeter/web/static/index.html
+DECODER_SOURCES := hatch_build.py $(wildcard src/viewmeter/collector/compiled/*)
 DASHBOARD_SOURCES := $(shell find dashboard -type f -not -path '*/node_modules/*' -not -path '*/test/*' 2>/dev/null)
 
 help: ## Show what there is
@@ -66,9 +67,9 @@ faults: setup ## Kill the product FAULTS times under load and count every acknow
 
 clean: ## Remove what the targets above made (not your data folders)
 	rm -rf $(VENV) dashboard/node_modules src/viewmeter/web/static .mypy_cache .ruff_cache .pytest_cache \
-		.hypothesis .import_linter_cache
+		.hypothesis .import_linter_cache build src/viewmeter/collector/_compiled.*.so
 
-$(INSTALLED): pyproject.toml
+$(INSTALLED): pyproject.toml $(DECODER_SOURCES)
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: install it, or name it as PYTHON=…" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 		echo "$(PYTHON) cannot make environments: install its venv module (Debian: python3-venv)" >&2; exit 1; }

@@ -1,12 +1,12 @@
 """Many beacons as one record batch of `EVENT_SCHEMA`.
 
-In: accepted beacons, one by one. Out: their events, flat and enriched, in the order of arrival. Promised: no nulls
-(absent numbers are -1, absent words `UNKNOWN`), fractions of a ms are rounded, and a beacon that cannot be written as
-columns raises in `add` and leaves nothing behind.
+In: beacons one by one, either their bodies (`take`) or what a dialect decoded of them (`add`). Out: their events, flat
+and enriched, in the order of arrival. Promised: no nulls (absent numbers are -1, absent words `UNKNOWN`), fractions of
+a ms are rounded, and a beacon that cannot be written as columns raises and leaves nothing behind.
 
-Per event only C loops run: structs become tuples, tuples are transposed, words become codes; numpy and Arrow make
-arrays of whole columns. A beacon is taken apart at once, while the processor's cache still holds what the decoder
-made of it, and its events are then let go (docs/benchmarks-ingest.md has what that is worth).
+A plain body goes from its bytes into the columns in C. What `add` is given is taken apart by C loops of Python: structs
+become tuples, tuples are transposed, words become codes. Either way a beacon is done with before it waits for the disk,
+while the processor's cache still holds it (docs/benchmarks-ingest.md has what that is worth).
 """
 
 from __future__ import annotations
@@ -19,30 +19,18 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from viewmeter.collector.rows import RUN_WORDS, WHOLE, CompiledRows, PlainRows, Rows, Run
 from viewmeter.collector.senders import Sender
 from viewmeter.collector.viewers import TenantHashes
-from viewmeter.model.events import ABSENT, EVENT_SCHEMA, TYPE_CODES, UNKNOWN, Fatality, WireEvent
+from viewmeter.model.events import EVENT_SCHEMA, TYPE_CODES, UNKNOWN, Fatality, WireEvent
 
 Fields = tuple[tuple[Any, ...], ...]
 """A beacon's events, transposed: a tuple per field of `WireEvent`, in its order."""
 
-_WHOLE: Final = (
-    "ts",
-    "seq",
-    "position_ms",
-    "duration_ms",
-    "played_ms",
-    "rebuffered_ms",
-    "rebuffer_count",
-    "startup_ms",
-    "bitrate_kbps",
-)
 _STRING: Final = pa.string()  # each call makes another object
-_NUMBERS: Final = (*_WHOLE, "playback_rate")
-_RUN_WORDS: Final = ("channel_id", "video_id", "player", "cdn", "stream_type")
+_NUMBERS: Final = (*WHOLE, "playback_rate")
 _PLACE_WORDS: Final = ("country", "region", "city", "asn")
 _AGENT_WORDS: Final = ("device_type", "os", "browser")
 _RARE: Final = ("error_code", "error_message", "fatal", "halted", "blind")
@@ -53,7 +41,11 @@ CHANNEL: Final = _PLACES["channel_id"]
 _TYPE: Final = _PLACES["type"]
 _numbers_of: Final = itemgetter(*(_PLACES[name] for name in _NUMBERS))
 _rare_of: Final = itemgetter(*(_PLACES[name] for name in _RARE))
-_heads_of: Final = itemgetter(*(_PLACES[name] for name in ("view_id", "viewer_id", *_RUN_WORDS)))
+_heads_of: Final = itemgetter(*(_PLACES[name] for name in ("view_id", "viewer_id", *RUN_WORDS)))
+_WORD_FIELDS: Final = tuple((f.name, f.type) for f in EVENT_SCHEMA if pa.types.is_dictionary(f.type))
+_NUMBER_FIELDS: Final = tuple(
+    (f.name, f.type) for f in EVENT_SCHEMA if pa.types.is_primitive(f.type) and not pa.types.is_boolean(f.type)
+)
 
 
 def transposed(events: Sequence[WireEvent]) -> Fields:
@@ -76,12 +68,19 @@ class Beacon(msgspec.Struct, gc=False):
         return len(self.fields[TS])
 
 
-_Rare = tuple[list[Any], list[Any], list[Any], list[Any]]
-"""error_code, error_message, fatal, blind of a beacon."""
+class Post(msgspec.Struct, gc=False):
+    """What is known of a POST before its body is read.
 
-_Run = tuple[int, int, int, int, int, int, int, int]
-"""Neighbours of one beacon that differ in nothing but numbers and type, mostly all of them: how many events, view key,
-viewer hash, and the codes of `_RUN_WORDS`."""
+    oldest, newest: between which `ts` is in time, by the sender's clock. channels: those of the key; None = all.
+    """
+
+    hashes: TenantHashes
+    sender: Sender
+    received_at: int
+    shift_ms: int
+    oldest: int
+    newest: int
+    channels: tuple[str, ...] | None
 
 
 class _Words(dict[str, int]):
@@ -98,26 +97,53 @@ class _Words(dict[str, int]):
         self.words.append(word)
         return code
 
-    def column(self, codes: npt.NDArray[np.int32]) -> Any:
-        return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(self.words, _STRING), safe=False)
-
 
 class Columns:
-    """Events as columns that grow. `add` beacons, then take the `batch` once."""
+    """Events as columns that grow. Hand beacons in, then take the `batch` once.
 
-    def __init__(self) -> None:
-        self.events = 0
-        # Per beacon.
-        self._beacons: list[tuple[int, int, int, int]] = []  # events, received_at, shift_ms, tenant
-        self._senders: list[Sender] = []
-        self._numbers: list[npt.NDArray[np.float64]] = []  # a row per name of _NUMBERS, a column per event
-        self._types = bytearray()  # a byte per event
-        # Per run.
-        self._runs: list[_Run] = []
-        self._view_ids: list[str] = []
-        self._rare: list[tuple[int, _Rare]] = []  # with the place of the beacon's first event
-        self._tenant_words = _Words()
-        self._run_words = tuple(_Words() for _ in _RUN_WORDS)
+    compiled: use the compiled store where there is one.
+    """
+
+    def __init__(self, *, compiled: bool = True) -> None:
+        self._tenants = _Words()
+        self._senders: dict[Sender, int] = {}
+        self._run_words = tuple(_Words() for _ in RUN_WORDS)
+        self._texts: list[tuple[int, str, str]] = []  # error_code and error_message, where there is any
+        self._compiled = None
+        if compiled and CompiledRows is not None:
+            self._compiled = CompiledRows(self._run_words, tuple(words.words for words in self._run_words), self._texts)
+        self.rows: Rows = self._compiled if self._compiled is not None else PlainRows()
+
+    @property
+    def events(self) -> int:
+        """How many there are."""
+        return self.rows.events
+
+    def take(self, body: bytes, post: Post, most: int) -> tuple[int, int] | None:
+        """Add the events of a body of the native dialect; return how many, and how many fields were ignored.
+
+        None: the body is not plain, or has more than `most` events; decode it and `add` it. Nothing was added then.
+        """
+        if self._compiled is None or post.sender.anonymous:
+            return None
+        hashes, sender, received_at, shift_ms, oldest, newest, channels = msgspec.structs.astuple(post)
+        own = channels[0] if channels is not None and len(channels) == 1 else None
+        return self._compiled.take(
+            body,
+            most,
+            oldest,
+            newest,
+            shift_ms,
+            own,
+            channels,
+            hashes.views,
+            hashes.viewers,
+            sender,
+            hashes.id,
+            self._tenants[hashes.id],
+            self._senders.setdefault(sender, len(self._senders)),
+            received_at,
+        )
 
     def add(self, beacon: Beacon) -> None:
         """Take a beacon of at least one event apart. Raises what is wrong with it, and is then unchanged."""
@@ -125,21 +151,24 @@ class Columns:
         count = len(fields[TS])
         numbers = np.fromiter(chain.from_iterable(_numbers_of(fields)), np.float64, count * len(_NUMBERS))
         types = bytes(map(TYPE_CODES.__getitem__, fields[_TYPE]))
-        runs, view_ids = self._runs_of(beacon, count)
-        tenant = self._tenant_words[beacon.hashes.id]
-        rare = _rare(fields) if _rare_of(fields) != _nothing_rare(count) else None
-        # From here on nothing can fail.
-        if rare is not None:
-            self._rare.append((self.events, rare))
-        self._numbers.append(numbers.reshape(len(_NUMBERS), count))
-        self._types += types
-        self._runs += runs
-        self._view_ids += view_ids
-        self._beacons.append((count, beacon.received_at, beacon.shift_ms, tenant))
-        self._senders.append(beacon.sender)
-        self.events += count
+        texts: list[tuple[int, str, str]] = []
+        fatal, blind = b"\xff" * count, bytes(count)  # unknown, and not blind
+        if _rare_of(fields) != _nothing_rare(count):
+            texts, fatal, blind = _rare(fields, self.events)
+        self.rows.extend(
+            numbers.reshape(len(_NUMBERS), count),
+            types,
+            fatal,
+            blind,
+            self._runs_of(beacon, count),
+            beacon.shift_ms,
+            self._tenants[beacon.hashes.id],
+            self._senders.setdefault(beacon.sender, len(self._senders)),
+            beacon.received_at,
+        )
+        self._texts += texts
 
-    def _runs_of(self, beacon: Beacon, count: int) -> tuple[list[_Run], list[str]]:
+    def _runs_of(self, beacon: Beacon, count: int) -> list[Run]:
         heads = list(zip(*_heads_of(beacon.fields), strict=True))
         if heads.count(heads[0]) == count:
             sizes = [(heads[0], count)]
@@ -147,70 +176,47 @@ class Columns:
             sizes = [(head, len(list(same))) for head, same in groupby(heads)]
         hashes = beacon.hashes
         channels, videos, players, cdns, stream_types = self._run_words
-        runs = []
+        runs: list[Run] = []
         for (view, viewer, channel, video, player, cdn, stream_type), size in sizes:
             view_key = hashes.views[view]  # raises what Arrow could not write
             viewer_hash = hashes.viewers[viewer] if viewer else beacon.sender.viewer_hash(hashes.id)
             words = channels[channel], videos[video], players[player], cdns[cdn], stream_types[stream_type]
-            runs.append((size, view_key, viewer_hash, *words))
-        return runs, [head[0] for head, _ in sizes]
+            runs.append((size, view, view_key, viewer_hash, *words))
+        return runs
 
     def batch(self) -> pa.RecordBatch:
-        """Return all events as a record batch."""
+        """Return all events, of which there is at least one, as a record batch."""
         total = self.events
-        counts, received, shifts, tenants = _columns_of(self._beacons)
-        columns: dict[str, Any] = self._number_columns()
-        columns["ts"] = columns["ts"] + np.repeat(shifts, counts)
-        columns["received_at"] = np.repeat(received, counts)
-        columns["tenant_id"] = self._tenant_words.column(np.repeat(tenants.astype(np.int32), counts))
-        columns.update(_sender_columns(self._senders, counts))
-        columns.update(self._run_columns())
-        columns["type"] = np.frombuffer(self._types, np.uint8)
-        columns.update(self._rare_columns(total))
-        arrays = [c if isinstance(c := columns[f.name], pa.Array) else pa.array(c) for f in EVENT_SCHEMA]
-        return pa.RecordBatch.from_arrays(arrays, schema=EVENT_SCHEMA)
-
-    def _run_columns(self) -> dict[str, Any]:
-        sizes, view_keys, viewers, *words = _columns_of(self._runs)
-        columns: dict[str, Any] = {"view_key": np.repeat(view_keys, sizes), "viewer_hash": np.repeat(viewers, sizes)}
-        for name, known, codes in zip(_RUN_WORDS, self._run_words, words, strict=True):
-            columns[name] = known.column(np.repeat(codes.astype(np.int32), sizes))
-        run_of_event = np.repeat(np.arange(len(sizes)), sizes)
-        columns["view_id"] = pa.array(self._view_ids, _STRING).take(pa.array(run_of_event))
-        return columns
-
-    def _rare_columns(self, total: int) -> dict[str, Any]:
-        if not self._rare:
-            empty = pa.py_buffer(np.zeros(total + 1, np.int32)), pa.py_buffer(b"")
-            texts = pa.StringArray.from_buffers(total, *empty)  # pa.repeat("", total) takes 50 µs
-            fatal, blind = np.full(total, int(Fatality.UNKNOWN), np.int8), np.zeros(total, np.bool_)
-            return {"error_code": texts, "error_message": texts, "fatal": fatal, "blind": blind}
-        columns: list[list[Any]] = [[""] * total, [""] * total, [int(Fatality.UNKNOWN)] * total, [False] * total]
-        for start, rare in self._rare:
-            for i, values in enumerate(rare):
-                columns[i][start : start + len(rare[0])] = values
-        codes, messages, fatalities, blinds = columns
-        return {
-            "error_code": pa.array(codes, _STRING),
-            "error_message": pa.array(messages, _STRING),
-            "fatal": np.array(fatalities, np.int8),
-            "blind": np.array(blinds, np.bool_),
+        buffers = self.rows.columns()
+        columns: dict[str, Any] = {
+            name: pa.Array.from_buffers(kind, total, [None, pa.py_buffer(buffers[name])], 0)
+            for name, kind in _NUMBER_FIELDS
         }
+        ends = np.zeros(total + 1, np.int32)
+        ends[1:] = np.frombuffer(buffers["view_ends"], np.int32)
+        columns["view_id"] = pa.StringArray.from_buffers(total, pa.py_buffer(ends), pa.py_buffer(buffers["view_text"]))
+        columns["blind"] = pa.array(np.frombuffer(buffers["blind"], np.bool_))
+        columns["error_code"], columns["error_message"] = self._error_columns(total)
+        words = dict(zip(RUN_WORDS, (table.words for table in self._run_words), strict=True))
+        words["tenant_id"] = self._tenants.words
+        of_event = np.frombuffer(buffers["sender"], np.int32)
+        columns["is_bot"] = pa.array(np.array([sender.agent.is_bot for sender in self._senders])[of_event])
+        for name, codes_of_sender, known in _sender_words(self._senders):
+            words[name], buffers[name] = known, codes_of_sender[of_event]
+        for name, kind in _WORD_FIELDS:
+            codes, known = pa.py_buffer(buffers[name]), pa.array(words[name], _STRING)
+            columns[name] = pa.DictionaryArray.from_buffers(kind, total, [None, codes], known, 0)
+        return pa.RecordBatch.from_arrays([columns[field.name] for field in EVENT_SCHEMA], schema=EVENT_SCHEMA)
 
-    def _number_columns(self) -> dict[str, Any]:
-        """Return the number columns, absent = -1; whole ones rounded."""
-        matrix = np.concatenate(self._numbers, axis=1)
-        matrix[np.isnan(matrix)] = ABSENT
-        rounded = np.rint(matrix[: len(_WHOLE)]).astype(np.int64)
-        columns: dict[str, Any] = dict(zip(_WHOLE, rounded, strict=True))
-        columns["playback_rate"] = matrix[len(_WHOLE)]
-        return columns
-
-
-def _columns_of(rows: Sequence[tuple[int, ...]]) -> npt.NDArray[np.int64]:
-    """Return rows of numbers as columns: two thirds of the time of `np.array`, which looks for their shape first."""
-    width = len(rows[0])
-    return np.fromiter(chain.from_iterable(rows), np.int64, len(rows) * width).reshape(-1, width).T
+    def _error_columns(self, total: int) -> tuple[Any, Any]:
+        if not self._texts:
+            empty = pa.py_buffer(np.zeros(total + 1, np.int32)), pa.py_buffer(b"")
+            none = pa.StringArray.from_buffers(total, *empty)  # pa.repeat("", total) takes 50 µs
+            return none, none
+        codes, messages = [""] * total, [""] * total
+        for place, code, message in self._texts:
+            codes[place], messages[place] = code, message
+        return pa.array(codes, _STRING), pa.array(messages, _STRING)
 
 
 def build(beacons: Sequence[Beacon]) -> pa.RecordBatch:
@@ -227,35 +233,37 @@ def _nothing_rare(count: int) -> Fields:
     return ((None,) * count,) * len(_RARE)
 
 
-def _rare(fields: Fields) -> _Rare:
-    """Return error_code, error_message, fatal and blind. Raises what Arrow could not write."""
+def _rare(fields: Fields, first: int) -> tuple[list[tuple[int, str, str]], bytes, bytes]:
+    """Return the error texts with their places (from `first` on), `fatal`, and `blind`.
+
+    Raises what Arrow could not write.
+    """
     codes, messages, fatal, halted, blind = _rare_of(fields)
-    fatalities = [
-        int(Fatality.HALTED) if stands and known is None else _FATALITY[known]
-        for known, stands in zip(fatal, halted, strict=True)
+    texts = [
+        (place, "" if code is None else str(code), message or "")
+        for place, (code, message) in enumerate(zip(codes, messages, strict=True), first)
+        if code is not None or message
     ]
-    return _texts(codes), _texts(messages), fatalities, list(map(bool, blind))
+    "".join(chain.from_iterable(note[1:] for note in texts)).encode()
+    fatalities = np.array(
+        [
+            int(Fatality.HALTED) if stands and known is None else _FATALITY[known]
+            for known, stands in zip(fatal, halted, strict=True)
+        ],
+        np.int8,
+    )
+    return texts, fatalities.tobytes(), bytes(map(bool, blind))
 
 
-def _texts(column: tuple[str | int | None, ...]) -> list[str]:
-    texts = ["" if text is None else str(text) for text in column]
-    "".join(texts).encode()
-    return texts
-
-
-def _sender_columns(of_beacon: Sequence[Sender], counts: npt.NDArray[np.int64]) -> dict[str, Any]:
-    """Return the columns that are constant per beacon: each distinct sender is coded once."""
-    senders = list(dict.fromkeys(of_beacon))
-    place_of = {sender: place for place, sender in enumerate(senders)}
-    of_event = np.repeat(np.array([place_of[sender] for sender in of_beacon], np.int32), counts)
-    columns: dict[str, Any] = {"is_bot": np.array([sender.agent.is_bot for sender in senders])[of_event]}
+def _sender_words(senders: dict[Sender, int]) -> list[tuple[str, Any, list[str]]]:
+    """Return the columns that a sender decides: name, a code for each sender, and the words."""
     described: list[tuple[str, list[str]]] = []
     for i, name in enumerate(_PLACE_WORDS):
         described.append((name, [sender.place[i] for sender in senders]))
     for i, name in enumerate(_AGENT_WORDS):
         described.append((name, [str(sender.agent[i]) for sender in senders]))
+    columns = []
     for name, texts in described:
         words = _Words()
-        codes = np.array([words[text] for text in texts], np.int32)
-        columns[name] = words.column(codes[of_event])
+        columns.append((name, np.array([words[text] for text in texts], np.int32), words.words))
     return columns

@@ -18,7 +18,7 @@ from typing import Final
 import structlog
 
 from viewmeter.collector import metrics
-from viewmeter.collector.columns import Beacon, Columns
+from viewmeter.collector.columns import Beacon, Columns, Post
 from viewmeter.collector.settings import CollectorSettings
 from viewmeter.eventlog.protocol import LogUnavailableError, LogWriter
 
@@ -41,8 +41,8 @@ class Group:
 
     __slots__ = ("columns", "done")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.columns = Columns()
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, compiled: bool) -> None:
+        self.columns = Columns(compiled=compiled)
         self.done: asyncio.Future[None] = loop.create_future()
 
 
@@ -55,10 +55,26 @@ class GroupCommit:
         self._loop = loop
         self._thread = ThreadPoolExecutor(1, "log-append")
         self._waiting: list[Group] = []
+        self._next = self._new_group()
         self._writing: Group | None = None
         self._scheduled = False
         self._last_events = 0
         self.pending_events = 0
+
+    def take(self, body: bytes, post: Post) -> tuple[asyncio.Future[None], int, int] | None:
+        """Add a plain body of the native dialect; return the future of `submit`, its events, and the ignored fields.
+
+        None: the body is for the dialect to decode. Raises as `submit` does.
+        """
+        room = self._settings.max_pending_events - self.pending_events
+        if room <= 0:
+            raise OverloadedError
+        group = self._filling()
+        taken = group.columns.take(body, post, room)
+        if taken is None:
+            return None
+        self._added(group, taken[0])
+        return group.done, *taken
 
     def submit(self, beacon: Beacon) -> asyncio.Future[None]:
         """Add a beacon; the future is done when it is durable, and raises `LogUnavailableError` when it cannot be.
@@ -68,20 +84,27 @@ class GroupCommit:
         count = beacon.events
         if self.pending_events + count > self._settings.max_pending_events:
             raise OverloadedError
-        waiting = self._waiting
-        if not waiting or waiting[-1].columns.events >= self._settings.max_batch_events:
-            waiting.append(Group(self._loop))
-        group = waiting[-1]
-        try:
-            group.columns.add(beacon)
-        except Exception:
-            if not group.columns.events:
-                waiting.pop()
-            raise
+        group = self._filling()
+        group.columns.add(beacon)
+        self._added(group, count)
+        return group.done
+
+    def _filling(self) -> Group:
+        """Return the group that takes the next beacon. It may be empty, and is then not scheduled."""
+        group = self._next
+        if group.columns.events >= self._settings.max_batch_events:
+            group = self._next = self._new_group()
+        return group
+
+    def _new_group(self) -> Group:
+        return Group(self._loop, compiled=self._settings.compiled_decoder)
+
+    def _added(self, group: Group, count: int) -> None:
+        if group.columns.events == count:  # its first beacon
+            self._waiting.append(group)
         self.pending_events += count
         if self._writing is None and not self._scheduled:
             self._schedule()
-        return group.done
 
     async def close(self) -> None:
         """Return when everything submitted is durable or failed; then end the thread."""
@@ -100,6 +123,8 @@ class GroupCommit:
         """Give the oldest group to the disk."""
         self._scheduled = False
         group = self._waiting.pop(0)
+        if group is self._next:
+            self._next = self._new_group()
         self._last_events = group.columns.events
         self._writing = group
         batch = group.columns.batch()

@@ -42,6 +42,9 @@ class CollectorSettings:
     asn_database: Path | None = None
     """A GeoLite2/DB-IP ASN file (.mmdb). None: `asn` stays unknown."""
 
+    compiled_decoder: bool = True
+    """Decode beacons with the compiled decoder where it was built. False: msgspec alone, which takes twice the time."""
+
     max_pending_events: int = 200_000
     """Events that may wait for the disk. Beyond it: 503, and the client tries again."""
 
