@@ -25,7 +25,7 @@ from viewmeter.collector.columns import Beacon
 from viewmeter.collector.commit import GroupCommit, OverloadedError
 from viewmeter.collector.deadletters import DeadLetterWriter, NewLetter
 from viewmeter.collector.dialects import Dialect, Rejection, UndecodableError
-from viewmeter.collector.intake import take
+from viewmeter.collector.intake import take, unfollowed
 from viewmeter.collector.places import Places
 from viewmeter.collector.recent import Recent
 from viewmeter.collector.request import Admitted, Door, RequestHeaders, Scope, Wire, is_plain, read_body
@@ -221,7 +221,7 @@ class CollectorApp:
     def _accept(self, route: _Route, admitted: Admitted, body: bytes) -> _Accepted:
         """Decode and check a body, and hand what is good in it to the disk."""
         received_at = self._clock()
-        key, address, user_agent, query, headers = admitted
+        key, address, user_agent, query, headers, hints, anonymous = admitted
         if self._closed:
             raise ProblemError(self._later("shutting_down", headers))
         channel = key.channels[0] if key.channels is not None and len(key.channels) == 1 else query.get("channel_id")
@@ -235,8 +235,9 @@ class CollectorApp:
             return _Accepted(None, 0, taken.rejected, received_at)
         self._tally.clock_corrected += taken.shift_ms != 0
         hashes = self._hashes[(key.tenant.id, key.tenant.viewer_secret)]
-        sender = self._senders.find(address, user_agent, received_at)
-        beacon = Beacon(hashes, sender, received_at, taken.shift_ms, taken.events)
+        sender = self._senders.find(address, user_agent, received_at, hints, anonymous)
+        events = unfollowed(taken.events) if anonymous else taken.events
+        beacon = Beacon(hashes, sender, received_at, taken.shift_ms, events)
         durable = cast("GroupCommit", self._commit).submit(beacon)
         return _Accepted(durable, beacon.events, taken.rejected, received_at)
 
@@ -271,13 +272,21 @@ class CollectorApp:
         return TenantHashes(Tenant(tenant_id, "", secret), self._settings.cached_views)
 
     def _tick(self) -> None:
-        """Twice a second: hand the counts over, cut slow senders off."""
+        """Twice a second: hand the counts over, forget addresses in time, cut slow senders off."""
         self._tally.flush()
+        self._tidy()
         latest = time.monotonic() - self._settings.body_timeout_s
         for task in [task for task, since in self._reading.items() if since < latest]:
             task.cancel("the body took too long")
         if not self._closed:
             cast("asyncio.AbstractEventLoop", self._loop).call_later(_TALLY_EVERY_S, self._tick)
+
+    def _tidy(self) -> None:
+        """Forget who sent, whether or not somebody sends now. A disk that fails must not end the ticking."""
+        try:
+            self._senders.tidy(self._clock())
+        except OSError as error:
+            _log.error("salt_not_destroyed", error=str(error))
 
 
 def _player_name(text: str) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from operator import attrgetter
+from typing import Final
 
 import msgspec
 
@@ -17,6 +18,9 @@ from viewmeter.collector.dialects import MAX_TS_MS, Decoded, Rejection
 from viewmeter.collector.settings import CollectorSettings
 from viewmeter.model.events import WireEvent
 from viewmeter.model.time import HOUR_MS, MINUTE_MS, rfc3339
+
+VIEW: Final = WireEvent.__struct_fields__.index("view_id")
+VIEWER: Final = WireEvent.__struct_fields__.index("viewer_id")
 
 
 class Taken(msgspec.Struct, gc=False):
@@ -70,6 +74,11 @@ def take(
     if in_time and None not in named and "" not in named and (channels is None or named.issubset(channels)):
         return Taken(fields, shift, decoded.rejected)
     return _one_by_one(decoded, channels, shift, oldest, newest, settings)
+
+
+def unfollowed(events: Fields) -> Fields:
+    """Return the events of a sender that asked not to be followed: each viewer is known by its view alone."""
+    return (*events[:VIEWER], events[VIEW], *events[VIEWER + 1 :])
 
 
 def _one_by_one(

@@ -21,6 +21,19 @@ CLOCK_CORRECTED: Final = Counter("viewmeter_beacons_clock_corrected", "Beacons w
 DEAD_LETTERS_DROPPED: Final = Counter("viewmeter_dead_letters_dropped", "Rejected events that were not kept.")
 LOG_ERRORS: Final = Counter("viewmeter_log_append_errors", "Batches that the event log could not take.")
 PENDING_EVENTS: Final = Gauge("viewmeter_pending_events", "Events waiting for the disk.", multiprocess_mode="livesum")
+CONNECTIONS: Final = Gauge(
+    "viewmeter_connections", "Open connections of collectors, those to the engine too.", multiprocess_mode="livesum"
+)
+CONNECTIONS_SHED: Final = Counter("viewmeter_connections_shed", "Connections closed to make room for others.")
+PLACES_BUILT: Final = Gauge(
+    "viewmeter_places_built_seconds",
+    "When the open city or ASN file was made (seconds since the epoch), by setting.",
+    ["setting"],
+    multiprocess_mode="livemin",
+)
+PLACES_REFUSED: Final = Counter(
+    "viewmeter_places_refused", "City or ASN files that could not be read and were not used, by setting.", ["setting"]
+)
 COMMIT_SECONDS: Final = Histogram(
     "viewmeter_commit_seconds",
     "Time from a full batch to its durability.",

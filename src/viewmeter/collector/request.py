@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl
 import zstandard
 
 from viewmeter.collector import answers
+from viewmeter.collector.agents import NO_HINTS, Hints, hints_of
 from viewmeter.collector.answers import Headers, ProblemError
 from viewmeter.collector.proxies import ClientAddress
 from viewmeter.collector.rates import RateLimit
@@ -73,13 +74,15 @@ class Wire(Protocol):
 
 
 class Admitted(NamedTuple):
-    """A sender that may send. `headers` go on every answer."""
+    """A sender that may send. `headers` go on every answer. `anonymous`: it asked not to be followed."""
 
     key: Key
     address: str
     user_agent: str
     query: dict[str, str]
     headers: Headers
+    hints: Hints = NO_HINTS
+    anonymous: bool = False
 
 
 class Door:
@@ -89,6 +92,7 @@ class Door:
         self._keys = keys
         self._monotonic_s = monotonic_s
         self._retry_after_s = settings.retry_after_s
+        self._gpc, self._dnt = settings.respect_gpc, settings.respect_dnt
         self._addresses = ClientAddress(settings.trusted_proxies)
         burst = settings.rate_burst_seconds
         self._of_address = RateLimit(settings.requests_per_second_per_address, burst)
@@ -127,7 +131,8 @@ class Door:
             names = ", ".join(sorted(content_types))
             detail = f"Content-Type is {content_type[:100]!r}; send one of {names}, or none"
             raise ProblemError(answers.refusal("unsupported_content_type", detail, cors))
-        return Admitted(key, address, headers.get("user-agent") or "", query, cors)
+        anonymous = (self._gpc and headers.get("sec-gpc") == "1") or (self._dnt and headers.get("dnt") == "1")
+        return Admitted(key, address, headers.get("user-agent") or "", query, cors, hints_of(headers), anonymous)
 
     def allowance(self, address: str) -> Headers:
         """Return the RateLimit headers. They go on answers that somebody reads: a 204 of sendBeacon nobody does."""

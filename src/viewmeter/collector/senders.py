@@ -1,30 +1,40 @@
 """What the server knows about who sent a beacon, found once and remembered for an hour.
 
-In: an address and a user agent. Out: `Sender`: place, device, and a salted digest of both that stands in for the
-address from here on. Promised: the address itself goes no further than this file, and is in memory for an hour at
-most beyond its last use; never on disk, never in a log line.
+In: an address, a user agent and client hints. Out: `Sender`: place, device, and a salted digest of address and user
+agent that stands in for both from here on. Promised: the address itself goes no further than this file, is in memory
+until the hour of its last use is over (a timer calls `tidy`, no beacon is needed), never on disk, never in a log line.
+Of who asked not to be followed (DNT, GPC, where the settings honour them) only the country is kept of the place.
 """
 
 from __future__ import annotations
 
 import hashlib
+from typing import Final
 
 from viewmeter.collector import agents
-from viewmeter.collector.places import Places
+from viewmeter.collector.places import Place, Places
 from viewmeter.collector.recent import Recent
 from viewmeter.collector.viewers import DailySalt, keyed_hash
-from viewmeter.model.time import HOUR_MS
+from viewmeter.model.time import HOUR_MS, SECOND_MS
+
+_PLACES_LOOKED_AT_EVERY_MS: Final = 10 * SECOND_MS
 
 
 class Sender:
-    """Place and device of a sender; one object for all its beacons, compared by identity."""
+    """Place and device of a sender; one object for all its beacons, compared by identity.
 
-    __slots__ = ("agent", "daily", "place")
+    anonymous: it asked not to be followed, so that its viewers are known by view alone.
+    """
 
-    def __init__(self, place: tuple[str, str, str, str], agent: agents.Agent, daily: bytes) -> None:
+    __slots__ = ("agent", "anonymous", "daily", "place")
+
+    def __init__(
+        self, place: tuple[str, str, str, str], agent: agents.Agent, daily: bytes, anonymous: bool = False
+    ) -> None:
         self.place = place
         self.agent = agent
         self.daily = daily
+        self.anonymous = anonymous
 
     def viewer_hash(self, tenant_id: str) -> int:
         """Return today's hash of a viewer who has no `viewer_id`; another one in each tenant."""
@@ -35,25 +45,52 @@ class Senders:
     """Finds senders; bounded by `size`."""
 
     def __init__(self, places: Places, salt: DailySalt, size: int) -> None:
+        self._lookup = places
         self._salt = salt
         self._hour = -1
         self._now_ms = 0
+        self._looked_at_ms = 0
         self._places = Recent(places.find, size)
-        self._agents = Recent(agents.parse, size)
-        self._senders: Recent[tuple[str, str], Sender] = Recent(self._make, size)
+        self._agents: Recent[tuple[str, agents.Hints], agents.Agent] = Recent(lambda key: agents.parse(*key), size)
+        self._senders: Recent[tuple[str, str, agents.Hints, bool], Sender] = Recent(self._make, size)
 
-    def find(self, address: str, user_agent: str, now_ms: int) -> Sender:
+    def find(
+        self,
+        address: str,
+        user_agent: str,
+        now_ms: int,
+        hints: agents.Hints = agents.NO_HINTS,
+        anonymous: bool = False,
+    ) -> Sender:
         """Return the sender. Its digest is of the UTC day that holds `now_ms`."""
         if now_ms // HOUR_MS != self._hour:
-            # A new hour may be a new day, whose salt is another; and no address stays for longer than this.
-            self._hour = now_ms // HOUR_MS
-            self._places.clear()
-            self._senders.clear()
+            self._forget(now_ms)  # a new hour may be a new day, whose salt is another
         self._now_ms = now_ms
-        return self._senders[(address, user_agent[: agents.MAX_AGENT_CHARS])]
+        return self._senders[(address, user_agent[: agents.MAX_AGENT_CHARS], hints, anonymous)]
 
-    def _make(self, key: tuple[str, str]) -> Sender:
-        address, user_agent = key
+    def tidy(self, now_ms: int) -> None:
+        """Forget addresses whose hour is over, destroy salts whose day is, and open place files that were replaced.
+
+        Cheap: call it every second or so.
+        """
+        if now_ms // HOUR_MS != self._hour:
+            self._forget(now_ms)
+        self._salt.expire(now_ms)
+        if not 0 <= now_ms - self._looked_at_ms < _PLACES_LOOKED_AT_EVERY_MS:
+            self._looked_at_ms = now_ms
+            if self._lookup.refresh():
+                self._forget(now_ms)
+
+    def _forget(self, now_ms: int) -> None:
+        self._hour = now_ms // HOUR_MS
+        self._places.clear()
+        self._senders.clear()
+
+    def _make(self, key: tuple[str, str, agents.Hints, bool]) -> Sender:
+        address, user_agent, hints, anonymous = key
         salt = self._salt.at(self._now_ms)
         daily = hashlib.blake2b(f"{address}\0{user_agent}".encode("utf-8", "replace"), key=salt, digest_size=16)
-        return Sender(self._places[address], self._agents[user_agent], daily.digest())
+        place = self._places[address]
+        if anonymous:
+            place = Place(place.country)
+        return Sender(place, self._agents[(user_agent, hints)], daily.digest(), anonymous)

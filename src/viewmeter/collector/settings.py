@@ -37,10 +37,18 @@ class CollectorSettings:
     """CIDRs of proxies whose X-Forwarded-For is believed. Empty: the address is the socket's peer."""
 
     city_database: Path | None = None
-    """A GeoIP2/GeoLite2/DB-IP city file (.mmdb) for country, region and city. None: country only, from iptocc."""
+    """A city file (.mmdb) for country, region and city: GeoLite2, GeoIP2, DB-IP, or flat (`country_code`, `city`,
+    `state1`). Opened anew when it is replaced; replace it by renaming. None: country only, from iptocc."""
 
     asn_database: Path | None = None
-    """A GeoLite2/DB-IP ASN file (.mmdb). None: `asn` stays unknown."""
+    """An ASN file (.mmdb) of MaxMind, DB-IP or flat (`asn`). None: `asn` stays unknown."""
+
+    respect_gpc: bool = True
+    """Who sends `Sec-GPC: 1` (Global Privacy Control) counts, but is not followed: a viewer of this one view only,
+    and of the place only the country is kept."""
+
+    respect_dnt: bool = True
+    """The same for `DNT: 1` (Do Not Track)."""
 
     compiled_decoder: bool = True
     """Decode beacons with the compiled decoder where it was built. False: msgspec alone, which takes twice the time."""
@@ -71,6 +79,9 @@ class CollectorSettings:
 
     max_dead_letters: int = 100_000
     """Rejected events kept per worker. Beyond it the oldest go, and are counted."""
+
+    keep_dead_letters_days: float = 30.0
+    """Rejected events older than this go."""
 
     max_dead_letter_bytes: int = 4_096
     """Bytes kept of one rejected event."""

@@ -2,7 +2,9 @@
 
 In: a tenant and a `viewer_id`, or an address and a user agent where there is none. Out: signed 64-bit hashes. Promised:
 a `viewer_id` hashes the same for ever (keyed with the tenant's secret); the fallback (`senders.py`) hashes the same
-until the end of the UTC day and never again, since its salt is then destroyed. All workers share the salt's file.
+until the end of the UTC day and never again, since its salt is then destroyed: by `expire`, which a timer calls, in
+memory and on disk. All workers share the salt's file. Not done: the salt of a product that is stopped stays on the disk
+until the next start.
 """
 
 from __future__ import annotations
@@ -45,20 +47,38 @@ class DailySalt:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._day = -1
+        self._expired = -1
         self._salt = b""
 
     def at(self, now_ms: int) -> bytes:
         """Return the salt of the day that holds `now_ms`. A clock that goes backwards stays in the later day."""
         day = now_ms // DAY_MS
-        if day > self._day:
-            self._salt = self._load(day)
-            self._day = day
+        if day > self._day or not self._salt:
+            self._day = max(day, self._day, self._expired)
+            self._salt = self._load(self._day)
         return self._salt
+
+    def expire(self, now_ms: int) -> None:
+        """Destroy the salts of days before the one that holds `now_ms`. Free of cost but once a day."""
+        day = now_ms // DAY_MS
+        if day > self._expired:
+            self._expired = day
+            self._destroy_before(self._path(day).name)
+            if day > self._day:
+                self._salt = b""
+
+    def _path(self, day: int) -> Path:
+        return self._folder / f"{_SALT_PREFIX}{from_ms(day * DAY_MS):%Y-%m-%d}"
+
+    def _destroy_before(self, name: str) -> None:
+        for other in (*self._folder.glob(f"{_SALT_PREFIX}*"), *self._folder.glob(f".{_SALT_PREFIX}*")):
+            if other.name.lstrip(".") < name:  # those with a dot are what a killed worker left behind
+                _destroy(other)
 
     def _load(self, day: int) -> bytes:
         """Read the day's salt, or make it; destroy those of days before."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / f"{_SALT_PREFIX}{from_ms(day * DAY_MS):%Y-%m-%d}"
+        path = self._path(day)
         made = self._folder / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}"
         with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(secrets.token_bytes(_SALT_BYTES))
@@ -67,9 +87,7 @@ class DailySalt:
                 os.link(made, path)  # the first worker's salt stands, whole
         finally:
             made.unlink()
-        for other in self._folder.glob(f"{_SALT_PREFIX}*"):
-            if other.name < path.name:
-                _destroy(other)
+        self._destroy_before(path.name)
         return path.read_bytes()
 
 

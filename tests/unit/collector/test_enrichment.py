@@ -1,102 +1,24 @@
-# ruff: noqa: E501 - user agents are as long as they are
-"""What the server adds: device, place, and who it was without knowing who."""
+"""What the server adds: place, and who it was without knowing who."""
 
 from __future__ import annotations
 
-import json
 import stat
 from pathlib import Path
 
 import pytest
 
-from viewmeter.collector.agents import DEVICE_TYPES, parse
+from viewmeter.collector.agents import Hints
+from viewmeter.collector.columns import transposed
+from viewmeter.collector.intake import unfollowed
 from viewmeter.collector.places import Place, Places
 from viewmeter.collector.proxies import ClientAddress, bare, parse_networks
 from viewmeter.collector.senders import Senders
 from viewmeter.collector.viewers import DailySalt, TenantHashes
 from viewmeter.metadata.keys import Tenant
+from viewmeter.model.events import WireEvent
 from viewmeter.model.time import DAY_MS, HOUR_MS
 
-USER_AGENTS = Path(__file__).parents[3].parent / "shared" / "data" / "user-agents.jsonl"
 T0 = 1_764_000_000_000
-
-# fmt: off
-KNOWN = [
-    ("Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0 Safari/537.36",
-     "desktop", "Windows", "Chrome"),
-    ("Mozilla/5.0 (Macintosh; Intel Mac OS X 10.15; rv:132.0) Gecko/20100101 Firefox/132.0",
-     "desktop", "Mac OS X", "Firefox"),
-    ("Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) HeadlessChrome/131.0 Safari/537.36",
-     "desktop", "Linux", "HeadlessChrome"),
-    ("Mozilla/5.0 (iPhone; CPU iPhone OS 18_1 like Mac OS X) AppleWebKit/605.1.15 Version/18.1 Mobile/15E Safari/604.1",
-     "phone", "iOS", "Mobile Safari"),
-    ("Mozilla/5.0 (iPad; CPU OS 17_0 like Mac OS X) AppleWebKit/605.1.15 Version/17.0 Mobile/15E Safari/604.1",
-     "tablet", "iOS", "Mobile Safari"),
-    ("Mozilla/5.0 (Linux; Android 14; Pixel 8) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0 Mobile Safari/537.36",
-     "phone", "Android", "Chrome Mobile"),
-    ("Mozilla/5.0 (Linux; Android 13; SM-X700) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0 Safari/537.36",
-     "tablet", "Android", "Chrome"),
-    ("Mozilla/5.0 (SMART-TV; Linux; Tizen 7.0) AppleWebKit/537.36 (KHTML, like Gecko) Version/7.0 TV Safari/537.36",
-     "tv", "Tizen", "Safari"),
-    ("Mozilla/5.0 (Web0S; Linux/SmartTV) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/94.0 Safari/537.36 WebAppManager",
-     "tv", None, None),
-    ("Roku/DVP-12.5 (12.5.0.4178-46)", "tv", "Roku", "Roku"),
-    ("AppleCoreMedia/1.0.0.22J357 (Apple TV; U; CPU OS 18_0 like Mac OS X; en_us)", "tv", None, None),
-    ("Mozilla/5.0 (PlayStation; PlayStation 5/2.26) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/13.0 Safari/605.1.15",
-     "console", None, None),
-    ("Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)", "bot", None, "Googlebot"),
-    ("Python-urllib/3.11", "other", None, "Python-urllib"),
-    ("curl/8.5.0", "other", None, "curl"),
-    ("", "other", "unknown", "unknown"),
-]
-# fmt: on
-
-
-@pytest.mark.parametrize(("text", "device", "os", "browser"), KNOWN)
-def test_devices_of_today(text: str, device: str, os: str | None, browser: str | None) -> None:
-    agent = parse(text)
-    assert agent.device_type == device
-    assert agent.is_bot == (device == "bot")
-    assert os in (None, agent.os)
-    assert browser in (None, agent.browser)
-
-
-def test_families_are_those_that_the_authors_of_the_patterns_expect() -> None:
-    if not USER_AGENTS.exists():
-        pytest.skip("user-agents.jsonl is not here: it is in ../shared/data")
-    lines = [json.loads(line) for line in USER_AGENTS.read_text().splitlines()]
-    wrong = []
-    agreed = 0
-    for line in lines:
-        agent = parse(line["user_agent"])
-        assert agent.device_type in DEVICE_TYPES
-        for part, ours in (("browser", agent.browser), ("os", agent.os)):
-            if line[part] is not None and line[part]["family"] not in (ours, "Other", None):
-                wrong.append((part, line[part], ours, line["user_agent"]))
-        agreed += {"mobile": "phone"}.get(line["category"], line["category"]) == agent.device_type
-    assert wrong == []
-    assert agreed >= len(lines) * 0.85, "the file's own grouping by words is a convenience, not a truth"
-
-
-def test_a_user_agent_of_any_length_is_bounded() -> None:
-    assert parse("Mozilla/5.0 (" + "a" * 1_000_000 + ") Chrome/1").browser == "unknown"
-
-
-@pytest.mark.parametrize(
-    ("address", "country"),
-    [
-        ("8.8.8.8", "US"),
-        ("2001:4860:4860::8888", "US"),
-        ("::ffff:8.8.8.8", "US"),
-        ("193.0.6.139", "NL"),
-        ("127.0.0.1", "unknown"),
-        ("fe80::1%eth0", "unknown"),
-        ("no address", "unknown"),
-        ("", "unknown"),
-    ],
-)
-def test_the_country_of_an_address(address: str, country: str) -> None:
-    assert Places().find(address) == Place(country)
 
 
 @pytest.mark.parametrize(
@@ -162,6 +84,80 @@ def test_a_sender_is_looked_up_once_an_hour(tmp_path: Path) -> None:
     start = T0 // HOUR_MS * HOUR_MS
     assert found.find("8.8.8.8", "UA", start) is found.find("8.8.8.8", "UA", start + HOUR_MS - 1)
     assert found.find("8.8.8.8", "UA", start) is not found.find("8.8.8.8", "UA", start + HOUR_MS)
+
+
+def test_addresses_are_forgotten_by_the_clock_and_not_by_the_next_beacon(tmp_path: Path) -> None:
+    found = senders(tmp_path)
+    start = T0 // HOUR_MS * HOUR_MS
+    found.find("203.0.113.77", "UA", start)
+    found.tidy(start + HOUR_MS - 1)
+    assert known(found) != set()
+    found.tidy(start + HOUR_MS)
+    assert known(found) == set()
+
+
+def known(found: Senders) -> set[object]:
+    return {*found._senders._young, *found._senders._old, *found._places._young, *found._places._old}
+
+
+def test_yesterdays_salt_is_gone_by_the_clock_and_not_by_the_next_beacon(tmp_path: Path) -> None:
+    salt = DailySalt(tmp_path)
+    salt.expire(T0)
+    today = salt.at(T0)
+    (path,) = tmp_path.iterdir()
+    held = path.open("rb")  # whoever still has the file open reads nothing either
+    salt.expire(T0 + DAY_MS)
+    assert list(tmp_path.iterdir()) == []
+    assert held.read() == bytes(32)
+    held.close()
+    assert salt._salt == b""
+    assert salt.at(T0) not in (today, b""), "a clock that goes backwards gets neither the old salt nor none"
+
+
+def test_what_a_killed_worker_left_of_a_salt_is_destroyed_too(tmp_path: Path) -> None:
+    left = tmp_path / ".viewer-salt-2020-01-01.123.abcdef"
+    left.write_bytes(b"x" * 32)
+    DailySalt(tmp_path).expire(T0)
+    assert not left.exists()
+
+
+def test_a_start_on_a_later_day_destroys_the_salt_of_the_stop(tmp_path: Path) -> None:
+    DailySalt(tmp_path).at(T0)
+    DailySalt(tmp_path).expire(T0 + 3 * DAY_MS)
+    assert list(tmp_path.iterdir()) == []
+
+
+class Somewhere(Places):
+    def find(self, address: str) -> Place:
+        return Place("DE", "BE", "Berlin", "AS1")
+
+
+def test_who_asks_not_to_be_followed_has_a_country_and_no_more(tmp_path: Path) -> None:
+    found = Senders(Somewhere(), DailySalt(tmp_path), 100)
+    assert found.find("192.0.2.1", "UA", T0).place == Place("DE", "BE", "Berlin", "AS1")
+    sender = found.find("192.0.2.1", "UA", T0, anonymous=True)
+    assert sender.place == Place("DE")
+    assert sender.anonymous
+    assert not found.find("192.0.2.1", "UA", T0).anonymous
+
+
+def test_who_asks_not_to_be_followed_is_another_viewer_in_each_view() -> None:
+    viewers = WireEvent.__struct_fields__.index("viewer_id")
+    events = [
+        WireEvent("play", float(T0), view, 0, "video", "channel", viewer_id=viewer)
+        for view, viewer in (("v1", "ann"), ("v2", "ann"), ("v3", None))
+    ]
+    assert unfollowed(transposed(events))[viewers] == ("v1", "v2", "v3")
+    rest = [f for i, f in enumerate(transposed(events)) if i != viewers]
+    assert [f for i, f in enumerate(unfollowed(transposed(events))) if i != viewers] == rest
+
+
+def test_hints_are_part_of_who_sends(tmp_path: Path) -> None:
+    found = senders(tmp_path)
+    chrome = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0 Safari/537.36"
+    brave = Hints('"Brave";v="131"', "?0", "Linux")
+    assert found.find("192.0.2.1", chrome, T0).agent.browser == "Chrome"
+    assert found.find("192.0.2.1", chrome, T0, brave).agent.browser == "Brave"
 
 
 def test_a_viewer_id_hashes_by_the_secret_of_its_tenant_for_ever() -> None:
