@@ -108,9 +108,10 @@ def bucket_edges(interval: Interval, granularity: Granularity, zone: tzinfo, mos
             f"granularity: {(end - start) // step:,} buckets of a {granularity} are more than the {most:,} rows "
             "that an answer holds; take a coarser granularity or a shorter range",
         )
-    inside = (
-        _clock_edges(interval, step, zone) if granularity in _STEPS else _calendar_edges(interval, granularity, zone)
-    )
+    if granularity in ("minute", "5m", "hour"):
+        inside = _clock_edges(interval, step, zone)
+    else:
+        inside = _calendar_edges(interval, granularity, zone)
     return (start, *sorted({edge for edge in inside if start < edge < end}), end)
 
 
