@@ -172,7 +172,7 @@ class EmbeddedArchive:
             events = 0
             # Up to `ends` only: players go on sending, and flush() must come to an end.
             while events < self._settings.file_events and any(at.get(p, 0) < end for p, end in ends.items()):
-                more = self._log.read(at, ends, _READ_EVENTS)
+                more = self._log.read(at, ends, min(_READ_EVENTS, self._settings.file_events - events))
                 if not more:
                     break
                 batches += more

@@ -84,11 +84,14 @@ class EmbeddedArchiveReader:
         key_range: tuple[int, int] | None,
     ) -> pa.Table:
         try:
-            return files.read(self._root, file, source, columns, *interval, keys, key_range)
+            found = files.read(self._root, file, source, columns, *interval, keys, key_range)
         except ArchiveDamagedError as damage:
             with contextlib.suppress(ArchiveUnavailableError):
                 self.manifest.mark_damaged(file.number, damage.reason)
             raise
+        if file.damage is not None and columns is None and found.num_rows == file.events:
+            self.manifest.mark_sound(file.number)  # it was put back: all of it has just been read
+        return found
 
     def hours(self) -> dict[int, int]:
         """Return the start of each hour that holds events, and its version."""
