@@ -28,6 +28,7 @@ class Rows:
         viewers: Mapping[str, int],
         sender: Any,
         tenant_id: str,
+        anonymous: bool,
         tenant: int,
         sender_code: int,
         received_at: int,

@@ -25,7 +25,7 @@ from viewmeter.collector.columns import Beacon
 from viewmeter.collector.commit import GroupCommit, OverloadedError
 from viewmeter.collector.deadletters import DeadLetterWriter, NewLetter
 from viewmeter.collector.dialects import Dialect, Rejection, UndecodableError
-from viewmeter.collector.intake import take, unfollowed
+from viewmeter.collector.intake import posted, take, unfollowed
 from viewmeter.collector.places import Places
 from viewmeter.collector.recent import Recent
 from viewmeter.collector.request import Admitted, Door, RequestHeaders, Scope, Wire, is_plain, read_body
@@ -224,6 +224,10 @@ class CollectorApp:
         key, address, user_agent, query, headers, hints, anonymous = admitted
         if self._closed:
             raise ProblemError(self._later("shutting_down", headers))
+        if route.dialect == "native":
+            plain = self._accept_plain(admitted, body, received_at)
+            if plain is not None:
+                return plain
         channel = key.channels[0] if key.channels is not None and len(key.channels) == 1 else query.get("channel_id")
         player = _player_name(query["player"]) if "player" in query else None
         decoded = self._dialects[route.dialect](body, channel_id=channel, player=player)
@@ -240,6 +244,22 @@ class CollectorApp:
         beacon = Beacon(hashes, sender, received_at, taken.shift_ms, events)
         durable = cast("GroupCommit", self._commit).submit(beacon)
         return _Accepted(durable, beacon.events, taken.rejected, received_at)
+
+    def _accept_plain(self, admitted: Admitted, body: bytes, received_at: int) -> _Accepted | None:
+        """Hand a body that is plain and wholly valid to the disk, undecoded. None: it is for the dialect to decode."""
+        key = admitted.key
+        hashes = self._hashes[(key.tenant.id, key.tenant.viewer_secret)]
+        sender = self._senders.find(
+            admitted.address, admitted.user_agent, received_at, admitted.hints, admitted.anonymous
+        )
+        post = posted(hashes, sender, received_at, key.channels, admitted.query.get("t"), self._settings)
+        taken = cast("GroupCommit", self._commit).take(body, post)
+        if taken is None:
+            return None
+        durable, events, ignored = taken
+        self._tally.ignored_fields += ignored
+        self._tally.clock_corrected += post.shift_ms != 0
+        return _Accepted(durable, events, (), received_at)
 
     @staticmethod
     def _nothing_accepted(route: _Route, rejected: Sequence[Rejection], headers: Headers) -> Answer:

@@ -124,7 +124,7 @@ class Columns:
 
         None: the body is not plain, or has more than `most` events; decode it and `add` it. Nothing was added then.
         """
-        if self._compiled is None or post.sender.anonymous:
+        if self._compiled is None:
             return None
         hashes, sender, received_at, shift_ms, oldest, newest, channels = msgspec.structs.astuple(post)
         own = channels[0] if channels is not None and len(channels) == 1 else None
@@ -140,6 +140,7 @@ class Columns:
             hashes.viewers,
             sender,
             hashes.id,
+            sender.anonymous,
             self._tenants[hashes.id],
             self._senders.setdefault(sender, len(self._senders)),
             received_at,

@@ -13,9 +13,11 @@ from typing import Final
 
 import msgspec
 
-from viewmeter.collector.columns import CHANNEL, TS, Fields, transposed
+from viewmeter.collector.columns import CHANNEL, TS, Fields, Post, transposed
 from viewmeter.collector.dialects import MAX_TS_MS, Decoded, Rejection
+from viewmeter.collector.senders import Sender
 from viewmeter.collector.settings import CollectorSettings
+from viewmeter.collector.viewers import TenantHashes
 from viewmeter.model.events import WireEvent
 from viewmeter.model.time import HOUR_MS, MINUTE_MS, rfc3339
 
@@ -46,6 +48,21 @@ def clock_shift(sent_at: str | None, received_at: int, tolerance_ms: int) -> int
         return 0
     shift = received_at - round(sent)
     return shift if abs(shift) > tolerance_ms else 0
+
+
+def posted(
+    hashes: TenantHashes,
+    sender: Sender,
+    received_at: int,
+    channels: tuple[str, ...] | None,
+    sent_at: str | None,
+    settings: CollectorSettings,
+) -> Post:
+    """Return what is known of a POST before its body is read. `channels`: those of the key, None = all."""
+    shift = clock_shift(sent_at, received_at, settings.skew_tolerance_ms)
+    oldest = received_at - settings.max_age_ms - shift
+    newest = received_at + settings.max_ahead_ms - shift
+    return Post(hashes, sender, received_at, shift, oldest, newest, channels)
 
 
 def take(

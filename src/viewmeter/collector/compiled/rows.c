@@ -175,6 +175,7 @@ typedef struct {
     PyObject *own, *channels; /* the key's one channel or None; all its channels or None */
     PyObject *views, *viewers;
     PyObject *sender, *tenant_id;
+    int anonymous; /* a viewer is known by its view alone */
 } admission_t;
 
 static PyObject *word_of(const vm_text *text) {
@@ -208,7 +209,8 @@ static int hash_of(PyObject *table, PyObject *word, int64_t *hash) {
     return *hash == -1 && PyErr_Occurred() ? -1 : 0;
 }
 
-static int viewer_of(const vm_text *viewer, const admission_t *key, int64_t *hash) {
+static int viewer_of(const vm_event *head, const admission_t *key, int64_t *hash) {
+    const vm_text *viewer = &head->text[key->anonymous ? VM_VIEW : VM_VIEWER];
     if (is_given(viewer)) {
         PyObject *word = word_of(viewer);
         int failed = word == NULL ? -1 : hash_of(key->viewers, word, hash);
@@ -241,7 +243,7 @@ static int describe(Rows *self, const vm_event *head, const admission_t *key, ru
     }
     run->view = word_of(&head->text[VM_VIEW]);
     if (run->view == NULL || hash_of(key->views, run->view, &run->view_key) < 0) return -1;
-    return viewer_of(&head->text[VM_VIEWER], key, &run->viewer_hash) < 0 ? -1 : 1;
+    return viewer_of(head, key, &run->viewer_hash) < 0 ? -1 : 1;
 }
 
 /* Find the runs of the scanned events. Returns how many, 0: not mine, -1: an exception. */
@@ -332,8 +334,8 @@ static Py_ssize_t take(Rows *self, const char *body, Py_ssize_t size, Py_ssize_t
 }
 
 PyDoc_STRVAR(take_doc,
-             "take(body, most, oldest, newest, shift_ms, own, channels, views, viewers, sender, tenant_id, tenant, "
-             "sender_code, received_at, /)\n--\n\n"
+             "take(body, most, oldest, newest, shift_ms, own, channels, views, viewers, sender, tenant_id, "
+             "anonymous, tenant, sender_code, received_at, /)\n--\n\n"
              "Add the events of a body; return (events, ignored fields), or None where it is not plain.\n\n"
              "None leaves nothing behind but words, and so does an exception. most: events it may have. oldest, newest: "
              "rounded `ts` must lie between them, without them. own: the channel of events that name none, or None. "
@@ -346,9 +348,9 @@ static PyObject *Rows_take(Rows *self, PyObject *args) {
     Py_ssize_t most;
     long long shift_ms, received_at;
     int ignored = 0;
-    if (!PyArg_ParseTuple(args, "SnLLLOOOOOUiiL", &body, &most, &key.oldest, &key.newest, &shift_ms, &key.own,
-                          &key.channels, &key.views, &key.viewers, &key.sender, &key.tenant_id, &beacon.tenant,
-                          &beacon.sender, &received_at))
+    if (!PyArg_ParseTuple(args, "SnLLLOOOOOUpiiL", &body, &most, &key.oldest, &key.newest, &shift_ms, &key.own,
+                          &key.channels, &key.views, &key.viewers, &key.sender, &key.tenant_id, &key.anonymous,
+                          &beacon.tenant, &beacon.sender, &received_at))
         return NULL;
     if (key.own != Py_None && !PyUnicode_Check(key.own)) {
         PyErr_SetString(PyExc_TypeError, "own is a channel or None");
