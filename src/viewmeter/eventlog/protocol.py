@@ -86,3 +86,7 @@ class LogReader(Protocol):
     def trim(self, before_ms: int) -> int:
         """Drop segments received before `before_ms` that all readers have passed; return how many."""
         ...
+
+    def close(self) -> None:
+        """Close all files. Idempotent."""
+        ...
