@@ -1,0 +1,159 @@
+"""A part's increments summed to the rows of each rollup; and parts put together to the rows of the hour.
+
+In: parts. Out: tables as the speed layer appends them, with the batch layer's measures, ascending by time and words.
+Promised: the rows do not depend on how the hour was cut into parts. Minutes for the rollups that the speed layer makes
+too; `cross` and `retention` by the hour.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from viewmeter.batch.carry import DIMENSIONS
+from viewmeter.batch.codes import Coded, combined
+from viewmeter.batch.part import Part
+from viewmeter.model.catalogue import ROLLUPS
+from viewmeter.model.catalogue.measures import BITRATE_BUCKETS, MEASURES, bitrate_bucket_codes
+from viewmeter.model.content import PERCENTS, retention_steps
+from viewmeter.model.events import UNKNOWN
+from viewmeter.model.summing import Sketched, Summed, sum_again, sum_by, used_rows
+from viewmeter.model.time import MINUTE_MS
+
+Array = npt.NDArray[Any]
+
+_BUCKETS: Final = (UNKNOWN, *BITRATE_BUCKETS)
+BY_VIEW: Final = ("video", "audience", "device", "cross")
+"""Rollups whose keys a view has; `delivery` has those of the interval besides."""
+
+PARENTS: Final = ("channel", "platform")
+"""Rollups whose rows are sums of `video` rows."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of one rollup: sums by (time, group), what goes into their sketches, and the words of the groups."""
+
+    summed: Summed
+    sketched: Sketched
+    keys: dict[str, Coded]  # one row a group
+
+    def table(self) -> pa.Table:
+        """Return them as the store takes them; measures that are 0 throughout are left out."""
+        columns: dict[str, Any] = {"time_ms": self.summed.time_ms}
+        columns |= {name: coded.take(self.summed.group).arrow() for name, coded in self.keys.items()}
+        columns |= {name: sums for name in MEASURES if (sums := self.summed.sums.get(name)) is not None and sums.any()}
+        return pa.table(columns | self.sketched.columns(len(self.summed.time_ms)))
+
+
+def keys_of(name: str) -> tuple[str, ...]:
+    """Return the keys of a rollup that belong to views."""
+    return tuple(key for key in ROLLUPS[name].keys if key in DIMENSIONS)
+
+
+class Groups:
+    """The groups that a part's views are in."""
+
+    def __init__(self, part: Part) -> None:
+        self._columns = {name: Coded.of(part.views.dimensions[name]) for name in DIMENSIONS}
+
+    def of(self, name: str) -> tuple[Array, dict[str, Coded]]:
+        """Return each view's group in a rollup, and the words of the groups."""
+        keys = keys_of(name)
+        first, group = combined([self._columns[key] for key in keys])
+        return group, {key: self._columns[key].take(first) for key in keys}
+
+
+def rows_of(hour_ms: int, part: Part, groups: Groups) -> dict[str, Rows]:
+    """Return the rows of one part, by rollup."""
+    inc = part.increments
+    used = used_rows(inc.amounts, len(inc.view))
+    place = np.cumsum(used) - 1
+    amounts = {name: (place[rows], values) for name, (rows, values) in inc.amounts.items()}
+    view, instant = inc.view[used], inc.instant[used]
+    sketched = Sketched.of(amounts, part.views.viewer[view])
+    none = (np.zeros(0, np.int64), np.zeros(0, np.int64))
+    # Measured views are counted once, from the ends: their rows come in the order of the ends.
+    measured = amounts.get("measured_views", none)[0]
+    sketched.entries["watch_kll"] = (measured, part.ended.played_ms[part.ended.measured].astype(np.float64))
+    minute = instant - instant % MINUTE_MS
+    out: dict[str, Rows] = {}
+    for name in BY_VIEW:
+        group, keys = groups.of(name)
+        time_ms = np.full(len(minute), hour_ms) if name == "cross" else minute
+        summed = sum_by(time_ms, group[view], amounts)
+        out[name] = Rows(summed, sketched.at(summed.row_of), keys)
+    group, keys = groups.of("delivery")
+    bitrate, cdn = inc.bitrate_kbps[used], inc.cdn[used].astype(np.int64)
+    buckets, cdns = len(_BUCKETS), len(part.cdns) + 1
+    made, group = np.unique(
+        (group[view] * cdns + cdn + 1) * buckets + bitrate_bucket_codes(bitrate), return_inverse=True
+    )
+    summed = sum_by(minute, group, amounts)
+    keys = {name: coded.take(made // buckets // cdns) for name, coded in keys.items()}
+    keys["cdn"] = Coded(made // buckets % cdns, pa.concat_arrays([pa.array([UNKNOWN]), part.cdns.cast(pa.string())]))
+    keys["bitrate_bucket"] = Coded(made % buckets, pa.array(_BUCKETS))
+    out["delivery"] = Rows(summed, sketched.at(summed.row_of), keys)
+    out["retention"] = _retention(hour_ms, part, groups)
+    return {name: rows for name, rows in out.items() if len(rows.summed.time_ms)}
+
+
+def _retention(hour_ms: int, part: Part, groups: Groups) -> Rows:
+    view, percent, sign = retention_steps(part.content, part.content_duration)
+    group, keys = groups.of("retention")
+    made, of = np.unique(group[view] * PERCENTS + percent, return_inverse=True)
+    summed = sum_by(np.full(len(view), hour_ms), of, {"retention_delta": (np.arange(len(view)), sign)})
+    keys = {name: coded.take(made // PERCENTS) for name, coded in keys.items()}
+    keys["percent"] = Coded(made % PERCENTS, pa.array([str(p) for p in range(PERCENTS)]))
+    return Rows(summed, Sketched({}), keys)
+
+
+def together(parts: list[Rows]) -> Rows:
+    """Return the rows of several parts as one, ascending by time and words."""
+    keys, row_of = one_numbering([part.keys for part in parts])
+    time_ms = np.concatenate([part.summed.time_ms for part in parts])
+    offsets = np.cumsum([0, *(len(next(iter(part.keys.values())).codes) for part in parts)])
+    group = np.concatenate(
+        [row_of[offset + part.summed.group] for part, offset in zip(parts, offsets[:-1], strict=True)]
+    )
+    starts = np.cumsum([0, *(len(part.summed.time_ms) for part in parts)])
+    amounts: dict[str, tuple[Array, Array]] = {}
+    for measure in MEASURES:
+        pieces = [
+            (start + at, part.summed.sums[measure][at])
+            for part, start in zip(parts, starts[:-1], strict=True)
+            if measure in part.summed.sums
+            for at in [np.flatnonzero(part.summed.sums[measure])]
+        ]
+        if pieces:
+            amounts[measure] = (np.concatenate([r for r, _ in pieces]), np.concatenate([v for _, v in pieces]))
+    entries: dict[str, tuple[Array, Array]] = {}
+    for column in parts[0].sketched.entries:
+        found = [part.sketched.entries[column] for part in parts]
+        rows = np.concatenate([start + rows for start, (rows, _) in zip(starts[:-1], found, strict=True)])
+        entries[column] = (rows, np.concatenate([values for _, values in found]))
+    summed = sum_by(time_ms, group, amounts)
+    return Rows(summed, Sketched(entries).at(summed.row_of), keys)
+
+
+def one_numbering(parts: list[dict[str, Coded]]) -> tuple[dict[str, Coded], Array]:
+    """Return all groups once, ascending by their words, and the new number of each old one, part after part."""
+    columns = {name: Coded.of(pa.chunked_array([part[name].arrow() for part in parts])) for name in parts[0]}
+    first, row_of = combined(list(columns.values()))
+    return {name: coded.take(first) for name, coded in columns.items()}, row_of
+
+
+def parents(video: Rows) -> dict[str, Rows]:
+    """Return the rows of channels and of the platform, from those of videos."""
+    out = {}
+    for name in PARENTS:
+        keys = keys_of(name)
+        first, group = combined([video.keys[key] for key in keys])
+        summed = sum_again(video.summed.time_ms, group[video.summed.group], video.summed)
+        words = {key: video.keys[key].take(first) for key in keys}
+        out[name] = Rows(summed, video.sketched.at(summed.row_of), words)
+    return out
