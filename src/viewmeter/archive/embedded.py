@@ -207,6 +207,10 @@ class EmbeddedArchive:
             self._commit(Change(add=added, touched=hours, imported=(source, count, now_ms)))
             return Added(count, tuple(hours))
 
+    def imported(self, source: str) -> int | None:
+        """Return how many events a source brought; None: it is not in."""
+        return self._manifest.imported(source)
+
     def erase(self, tenant_id: str, viewer_hash: int) -> list[int]:
         """Rewrite every file that holds events of the viewer, without them; return the starts of the hours touched.
 

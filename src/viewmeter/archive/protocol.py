@@ -136,6 +136,10 @@ class Archive(ArchiveReader, Protocol):
         """Add imported events (columns of `EVENT_SCHEMA`); `source` is the digest of where they come from."""
         ...
 
+    def imported(self, source: str) -> int | None:
+        """Return how many events a source brought; None: it is not in."""
+        ...
+
     def erase(self, tenant_id: str, viewer_hash: int) -> list[int]:
         """Rewrite every file that holds events of the viewer, without them; return the starts of the hours touched."""
         ...

@@ -37,6 +37,8 @@ for where, name, path, says in (
     (app, "signin", "access:signin", "Print a new one-time link to the dashboard."),
     (app, "simulate", "load:simulate", "Send synthetic viewers whose truth is known beforehand."),
     (app, "replay", "load:replay", "Post recorded beacons again."),
+    (app, "import", "raw:import_", "Import raw events of any age, from Parquet or JSON lines."),
+    (app, "export", "raw:export", "Write raw events to a file."),
     (app, "bench", "bench:bench", "Run the project's own benchmarks."),
     (app, "doctor", "doctor:doctor", "Check this machine and a data folder."),
     (settings, "show", "settings:show", "Print every setting and where it came from."),

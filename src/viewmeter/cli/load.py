@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json as jsonlib
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +12,7 @@ from typing import Any, Final
 from viewmeter.cli import sending
 from viewmeter.cli.access import Flag
 from viewmeter.cli.output import CommandError, result
+from viewmeter.cli.progress import progress
 from viewmeter.testing import beacons, simulator
 
 MINUTE_MS: Final = 60_000
@@ -85,7 +83,7 @@ def simulate(
         _write(truth, simulation.truth())
     begun = time.monotonic()
     due = None if fast else lambda at_ms: begun + (at_ms - start_ms) / 1000 / speed
-    with _progress("simulating") as tell:
+    with progress("simulating") as tell:
         sent = run_group(
             sending.send(
                 beacons.beacons(simulation), to=to, key=key, due=due,
@@ -146,7 +144,7 @@ def replay(
     from viewmeter.testing import replay as replaying
 
     try:
-        with _progress("replaying") as tell:
+        with progress("replaying") as tell:
             summary = replaying.replay(
                 (file, *files), to=to, key=key, now_ms=time.time_ns() // 1_000_000, speed=speed, fast=fast,
                 shift_to_now=shift_to_now, channel_id=channel_id,
@@ -180,15 +178,3 @@ def _write(path: Path, truth: dict[str, Any]) -> None:
         path.write_text(jsonlib.dumps(truth, ensure_ascii=False, indent=1), encoding="utf-8")
     except OSError as problem:
         raise CommandError(f"cannot write the truth to {path}: {problem.strerror}") from None
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Any]:
-    """Show how far it is, on a terminal only."""
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status(what) as status:
-        yield lambda text: status.update(f"{what}: {text}")
