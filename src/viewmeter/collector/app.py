@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
 
@@ -23,11 +21,12 @@ from viewmeter.collector import answers, metrics
 from viewmeter.collector.answers import Answer, Headers, ProblemError
 from viewmeter.collector.columns import Beacon
 from viewmeter.collector.commit import GroupCommit, OverloadedError
-from viewmeter.collector.deadletters import DeadLetterWriter, NewLetter
+from viewmeter.collector.deadletters import DeadLetterWriter
 from viewmeter.collector.dialects import Dialect, Rejection, UndecodableError
 from viewmeter.collector.intake import posted, take, unfollowed
 from viewmeter.collector.places import Places
 from viewmeter.collector.recent import Recent
+from viewmeter.collector.rejected import RejectedEvents
 from viewmeter.collector.request import Admitted, Door, RequestHeaders, Scope, Wire, is_plain, read_body
 from viewmeter.collector.senders import Senders
 from viewmeter.collector.settings import CollectorSettings
@@ -86,7 +85,6 @@ class CollectorApp:
     ) -> None:
         self._settings = settings
         self._log_writer = log
-        self._dead_letters = dead_letters
         self._clock = clock
         self._door = Door(settings, keys, monotonic_s)
         found = places or Places(settings.city_database, settings.asn_database)
@@ -95,7 +93,7 @@ class CollectorApp:
         self._hashes: Recent[tuple[str, bytes], TenantHashes] = Recent(self._make_hashes, _TENANTS_REMEMBERED)
         self._dialects = {route.dialect: _dialect(route.dialect) for route in _ROUTES.values()}
         self._tally = metrics.Tally()
-        self._letters_thread = ThreadPoolExecutor(1, "dead-letters")
+        self._rejected = RejectedEvents(dead_letters, self._senders, self._hashes_of, settings)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._commit: GroupCommit | None = None
         self._reading: dict[asyncio.Task[Any], float] = {}
@@ -125,8 +123,7 @@ class CollectorApp:
         except TimeoutError:
             _log.warning("drain_timed_out", in_flight=self._in_flight)
         await self._commit.close()
-        self._letters_thread.shutdown()
-        self._dead_letters.close()
+        self._rejected.close()
         self._log_writer.close()
         self._tally.flush()
 
@@ -151,7 +148,7 @@ class CollectorApp:
                 finally:
                     del self._reading[task]
                 if accepted.rejected:
-                    await self._keep_rejected(route, admitted.key, accepted)
+                    await self._keep_rejected(route, admitted, accepted)
                 if accepted.durable is not None:
                     await accepted.durable
                 answer = self._taken(route, accepted, headers, admitted.headers)
@@ -272,20 +269,14 @@ class CollectorApp:
     def _later(self, code: str, headers: Headers) -> Answer:
         return answers.refusal(code, "", headers, retry_after_s=self._settings.retry_after_s)
 
-    async def _keep_rejected(self, route: _Route, key: Key, accepted: _Accepted) -> None:
+    async def _keep_rejected(self, route: _Route, admitted: Admitted, accepted: _Accepted) -> None:
         for rejection in accepted.rejected:
             self._tally.rejected[rejection.code] += 1
-        at_ms = accepted.received_at
-        letters = [
-            NewLetter(at_ms, key.tenant.id, key.id, r.written_as or route.dialect, r.code, r.detail, r.raw)
-            for r in accepted.rejected
-        ]
-        loop = cast("asyncio.AbstractEventLoop", self._loop)
-        try:
-            await loop.run_in_executor(self._letters_thread, self._dead_letters.append, letters)
-        except (sqlite3.Error, OSError) as error:
-            metrics.DEAD_LETTERS_DROPPED.inc(len(letters))
-            _log.warning("dead_letters_not_kept", letters=len(letters), error=str(error))
+        player = _player_name(admitted.query.get("player", ""))
+        await self._rejected.keep(route.dialect, admitted, accepted.rejected, accepted.received_at, player)
+
+    def _hashes_of(self, key: Key) -> TenantHashes:
+        return self._hashes[(key.tenant.id, key.tenant.viewer_secret)]
 
     def _make_hashes(self, key: tuple[str, bytes]) -> TenantHashes:
         tenant_id, secret = key
@@ -305,6 +296,7 @@ class CollectorApp:
         """Forget who sent, whether or not somebody sends now. A disk that fails must not end the ticking."""
         try:
             self._senders.tidy(self._clock())
+            self._rejected.tidy(self._clock())
         except OSError as error:
             _log.error("salt_not_destroyed", error=str(error))
 

@@ -2,8 +2,10 @@
 
 In: rejections of a worker, each into its own SQLite file (`folder/w03.sqlite`). Out: lists, counts, and the raw events
 for a replay, read by any process over all files. Promised: what `append` returned for survives a crash of the process;
-at most `max_letters` a worker are kept, the oldest go first, and `dropped()` counts them; an event is kept up to
+at most `max_letters` a worker are kept, the oldest go first, and `dropped()` counts them; `expire` takes away what is
+too old, of every worker, and what goes is overwritten (freed pages, write-ahead log); an event is kept up to
 `max_bytes`, and says when it was cut. Deliberately not: an fsync (it is not what the 204 promises), and any address.
+Who calls has already taken out what tells who watched (`redaction.py`).
 """
 
 from __future__ import annotations
@@ -30,16 +32,25 @@ CREATE TABLE IF NOT EXISTS letters (
   detail TEXT NOT NULL,
   raw BLOB NOT NULL,
   raw_bytes INTEGER NOT NULL,
-  replayed_at INTEGER
+  replayed_at INTEGER,
+  channel_id TEXT,
+  player TEXT,
+  sender BLOB
 ) STRICT;
 CREATE INDEX IF NOT EXISTS letters_by_tenant ON letters (tenant_id, received_at, number);
 CREATE INDEX IF NOT EXISTS letters_by_time ON letters (received_at, number);
 CREATE TABLE IF NOT EXISTS dropped (one INTEGER PRIMARY KEY CHECK (one = 1), letters INTEGER NOT NULL) STRICT;
 """
 _INSERT: Final = """
-INSERT INTO letters (received_at, tenant_id, key_id, dialect, code, detail, raw, raw_bytes) VALUES (?,?,?,?,?,?,?,?)
+INSERT INTO letters (received_at, tenant_id, key_id, dialect, code, detail, raw, raw_bytes, channel_id, player, sender)
+VALUES (?,?,?,?,?,?,?,?,?,?,?)
 """
-_COLUMNS: Final = "number, received_at, tenant_id, key_id, dialect, code, detail, raw, raw_bytes, replayed_at"
+_COLUMNS: Final = (
+    "number, received_at, tenant_id, key_id, dialect, code, detail, raw, raw_bytes, replayed_at, "
+    "channel_id, player, sender"
+)
+_LATER_COLUMNS: Final = {"channel_id": "TEXT", "player": "TEXT", "sender": "BLOB"}
+"""Columns that a file of an earlier release lacks; they are added when it is opened."""
 _FILE_NAME: Final = re.compile(r"w(\d{2,})\.sqlite")
 _MAX_DETAIL_CHARS: Final = 500
 _TRIM_EVERY: Final = 1_000
@@ -59,6 +70,9 @@ class DeadLetter(msgspec.Struct, frozen=True):
     raw: bytes
     raw_bytes: int
     replayed_at: int | None = None
+    channel_id: str | None = None  # as the URL said, for records that name none
+    player: str | None = None  # likewise
+    sender: bytes | None = None  # what was known of the sender (`senders.Known`), for the replay
 
     @property
     def complete(self) -> bool:
@@ -76,6 +90,10 @@ class NewLetter(msgspec.Struct, frozen=True, gc=False):
     code: str
     detail: str
     raw: bytes
+    raw_bytes: int | None = None  # how long it was, where `raw` is not all of it
+    channel_id: str | None = None
+    player: str | None = None
+    sender: bytes | None = None
 
 
 class DeadLetterWriter:
@@ -83,6 +101,7 @@ class DeadLetterWriter:
 
     def __init__(self, folder: Path, worker: int, max_letters: int = 100_000, max_bytes: int = 4_096) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
         self._path = folder / f"w{worker:02d}.sqlite"
         self._max_letters = max_letters
         self._max_bytes = max_bytes
@@ -101,7 +120,10 @@ class DeadLetterWriter:
                 letter.code,
                 letter.detail[:_MAX_DETAIL_CHARS].encode("utf-8", "replace").decode(),
                 letter.raw[:cut],
-                len(letter.raw),
+                len(letter.raw) if letter.raw_bytes is None else letter.raw_bytes,
+                letter.channel_id,
+                letter.player,
+                letter.sender,
             )
             for letter in letters[-self._max_letters :]
         ]
@@ -116,6 +138,18 @@ class DeadLetterWriter:
             self.close()
             raise
 
+    def expire(self, before_ms: int) -> int:
+        """Take away what was received before, of every worker (one of them may be gone). Returns how many went.
+
+        Raises sqlite3.Error; what is left over goes at the next call.
+        """
+        gone = 0
+        for path in sorted(self._folder.glob("w*.sqlite")):
+            with contextlib.closing(_connect(path)) as connection:
+                gone += connection.execute("DELETE FROM letters WHERE received_at < ?", (before_ms,)).rowcount
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return gone
+
     def close(self) -> None:
         """Close the file. Idempotent."""
         connection, self._connection = self._connection, None
@@ -126,7 +160,6 @@ class DeadLetterWriter:
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
             self._connection = _connect(self._path)
-            self._connection.executescript(_SCHEMA)
         return self._connection
 
     def _trim(self, connection: sqlite3.Connection) -> None:
@@ -230,9 +263,7 @@ class DeadLetters:
                     continue
                 worker = int(match[1])
                 if worker not in self._files:
-                    connection = _connect(path)
-                    connection.executescript(_SCHEMA)
-                    self._files[worker] = connection
+                    self._files[worker] = _connect(path)
                 yield worker, self._files[worker]
 
 
@@ -240,6 +271,13 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
+    connection.execute("PRAGMA secure_delete=ON")  # what goes is overwritten
+    connection.executescript(_SCHEMA)
+    there = {row[1] for row in connection.execute("PRAGMA table_info(letters)")}
+    for name, kind in _LATER_COLUMNS.items():
+        if name not in there:
+            with contextlib.suppress(sqlite3.OperationalError):  # another process was faster
+                connection.execute(f"ALTER TABLE letters ADD COLUMN {name} {kind}")
     return connection
 
 

@@ -9,7 +9,7 @@ Of who asked not to be followed (DNT, GPC, where the settings honour them) only 
 from __future__ import annotations
 
 import hashlib
-from typing import Final
+from typing import Final, NamedTuple
 
 from viewmeter.collector import agents
 from viewmeter.collector.places import Place, Places
@@ -39,6 +39,33 @@ class Sender:
     def viewer_hash(self, tenant_id: str) -> int:
         """Return today's hash of a viewer who has no `viewer_id`; another one in each tenant."""
         return keyed_hash(self.daily, tenant_id)
+
+    def known(self, tenant_id: str) -> Known:
+        """Return what may be kept of it."""
+        return Known(self.place, self.agent, self.viewer_hash(tenant_id), self.anonymous)
+
+
+class Known(NamedTuple):
+    """What may be kept of a sender with an event that was rejected: what the log would hold, and no more."""
+
+    place: tuple[str, str, str, str]
+    agent: agents.Agent
+    viewer_hash: int
+    anonymous: bool
+
+
+class KnownSender(Sender):
+    """A sender as it was known when its event was rejected."""
+
+    __slots__ = ("_viewer_hash",)
+
+    def __init__(self, known: Known) -> None:
+        super().__init__(known.place, known.agent, b"", known.anonymous)
+        self._viewer_hash = known.viewer_hash
+
+    def viewer_hash(self, tenant_id: str) -> int:  # noqa: ARG002  known for one tenant only
+        """Return the hash of that day, whose salt may be gone by now."""
+        return self._viewer_hash
 
 
 class Senders:

@@ -147,12 +147,13 @@ def _dead_letters(
     services: Services, tenant_id: str | None, limit: int, cursor: str | None, code: str | None
 ) -> dict[str, object]:
     if services.dead_letters is None:
-        return {"dead_letters": [], "next_cursor": None}
+        return {"dead_letters": [], "counts": {}, "next_cursor": None}
     try:
         found, following = services.dead_letters.list(tenant_id, limit, cursor, code)
     except ValueError as error:
         raise ProblemError("invalid_cursor", f"cursor: {error}.") from error
-    return {"dead_letters": [_letter(letter) for letter in found], "next_cursor": following}
+    counts = services.dead_letters.counts_by_reason(tenant_id) if cursor is None else None
+    return {"dead_letters": [_letter(letter) for letter in found], "counts": counts, "next_cursor": following}
 
 
 def _letter(letter: DeadLetter) -> dict[str, object]:
@@ -170,6 +171,7 @@ def _letter(letter: DeadLetter) -> dict[str, object]:
         "detail": letter.detail,
         "event": event,
         "complete": letter.complete,
+        "player": letter.player,
         "replayed_at": _instant(letter.replayed_at),
     }
 

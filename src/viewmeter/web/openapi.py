@@ -159,7 +159,10 @@ def _ingestion() -> dict[str, Any]:
                 "description": "A malformed value is ignored by itself; an unknown version drops its record.",
                 "tags": ["Ingestion"],
                 "security": security,
-                "parameters": [_parameter("channel_id", "where the key is not bound to one channel")],
+                "parameters": [
+                    _parameter("channel_id", "where the key is not bound to one channel"),
+                    _parameter("player", "the dimension `player` of these records, which name none; 64 characters"),
+                ],
                 "requestBody": {
                     "required": True,
                     "content": {kind: {"schema": {"type": "string"}} for kind in ("application/cmcd", "text/cmcd")},

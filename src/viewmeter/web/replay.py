@@ -8,20 +8,24 @@ user agent, which were never kept; so place and device of such events are unknow
 
 from __future__ import annotations
 
+import functools
 import importlib
 import secrets
 import threading
 from collections.abc import Callable, Sequence
 from typing import Final
 
+import msgspec
 import structlog
 
 from viewmeter.collector.agents import Agent
 from viewmeter.collector.columns import Beacon, build
 from viewmeter.collector.deadletters import DeadLetter, DeadLetters
 from viewmeter.collector.dialects import Decoded, Dialect, UndecodableError
-from viewmeter.collector.intake import take
-from viewmeter.collector.senders import Sender
+from viewmeter.collector.intake import take, unfollowed
+from viewmeter.collector.recent import Hashes
+from viewmeter.collector.redaction import viewer_of
+from viewmeter.collector.senders import Known, KnownSender, Sender
 from viewmeter.collector.settings import CollectorSettings
 from viewmeter.collector.viewers import TenantHashes
 from viewmeter.eventlog.protocol import LogUnavailableError, LogWriter
@@ -98,12 +102,21 @@ class Resubmitter:
         taken = take(decoded, key.channels, None, now_ms, self._settings)
         if not taken.events:
             return None
-        sender = Sender(_NOWHERE, Agent(), secrets.token_bytes(16))
-        return Beacon(TenantHashes(key.tenant, _VIEWERS), sender, now_ms, taken.shift_ms, taken.events)
+        sender = _sender(letter)
+        events = unfollowed(taken.events) if sender.anonymous else taken.events
+        hashes = TenantHashes(key.tenant, _VIEWERS)
+        hashes.viewers = Hashes(functools.partial(viewer_of, hash_of=hashes.viewers.__getitem__), _VIEWERS)
+        return Beacon(hashes, sender, now_ms, taken.shift_ms, events)
+
+
+def _sender(letter: DeadLetter) -> Sender:
+    if letter.sender is None:
+        return Sender(_NOWHERE, Agent(), secrets.token_bytes(16))
+    return KnownSender(msgspec.msgpack.decode(letter.sender, type=Known))
 
 
 def _decode(letter: DeadLetter, key: Key) -> Decoded:
     dialect: Dialect = importlib.import_module(f"viewmeter.collector.dialects.{letter.dialect}").decode
-    own = key.channels[0] if key.channels is not None and len(key.channels) == 1 else None
+    own = key.channels[0] if key.channels is not None and len(key.channels) == 1 else letter.channel_id
     body = b"[" + letter.raw + b"]" if letter.dialect == "native" else letter.raw
-    return dialect(body, channel_id=own)
+    return dialect(body, channel_id=own, player=letter.player)

@@ -224,7 +224,7 @@ class Pipeline(Struct):
 
 
 class DeadLetter(Struct):
-    """A rejected event, as it was sent."""
+    """A rejected event, without what tells who watched."""
 
     id: str
     time: Instant
@@ -233,8 +233,9 @@ class DeadLetter(Struct):
     dialect: str
     code: str
     detail: str
-    event: Annotated[Any, Meta(description="the event as it came; text where it is no JSON")]
-    complete: Annotated[bool, Meta(description="false: it was too large to be kept whole, so it cannot be replayed")]
+    event: Annotated[Any, Meta(description="text where it is no JSON; viewer_id as a hash, of unknown fields the name")]
+    complete: Annotated[bool, Meta(description="false: too large or unreadable, so that it cannot be replayed")]
+    player: Annotated[str | None, Meta(description="as the URL named it")]
     replayed_at: Instant | None
 
 
@@ -242,6 +243,7 @@ class DeadLetters(Struct):
     """Rejected events, newest first."""
 
     dead_letters: list[DeadLetter]
+    counts: Annotated[dict[str, int] | None, Meta(description="how many are kept, by reason; null on later pages")]
     next_cursor: Cursor
 
 

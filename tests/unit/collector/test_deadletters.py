@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,62 @@ def test_at_the_bound_the_oldest_go_and_are_counted(tmp_path: Path, letters: Dea
     assert [one.received_at for one in kept] == list(reversed(range(140, 150)))
     letters.close()
     writer.close()
+
+
+def test_what_is_too_old_goes_also_from_workers_that_are_gone(tmp_path: Path, letters: DeadLetters) -> None:
+    for worker in range(2):
+        writer = DeadLetterWriter(tmp_path, worker)
+        writer.append([letter(at, raw=b'"%d"' % at) for at in (10, 20, 30)])
+        writer.close()
+    writer = DeadLetterWriter(tmp_path, 0)
+    assert writer.expire(20) == 2
+    assert [one.received_at for one in letters.list()[0]] == [30, 30, 20, 20]
+    assert writer.expire(20) == 0
+    assert letters.dropped() == 0, "their time was over; nothing was dropped for want of room"
+    writer.close()
+    letters.close()
+
+
+def test_what_went_is_not_left_in_the_file_or_its_log(tmp_path: Path) -> None:
+    writer = DeadLetterWriter(tmp_path, 0)
+    writer.append([letter(10, raw=b"the first secret"), letter(30, raw=b"what stays")])
+    assert in_files(tmp_path, b"the first secret")
+    writer.expire(20)
+    assert not in_files(tmp_path, b"the first secret")
+    assert in_files(tmp_path, b"what stays")
+    writer.close()
+
+
+def in_files(folder: Path, text: bytes) -> bool:
+    return any(text in path.read_bytes() for path in folder.iterdir())
+
+
+def test_a_letter_keeps_what_its_url_said_and_who_sent_it(tmp_path: Path, letters: DeadLetters) -> None:
+    writer = DeadLetterWriter(tmp_path, 0)
+    writer.append([NewLetter(1, "acme", "k1", "cmcd", "malformed", "why", b"", 99, "c1", "hls.js", b"known")])
+    ((one,), _) = letters.list()
+    assert (one.channel_id, one.player, one.sender) == ("c1", "hls.js", b"known")
+    assert (one.raw, one.raw_bytes, one.complete) == (b"", 99, False)
+    writer.close()
+    letters.close()
+
+
+def test_a_file_of_an_earlier_release_is_read_and_written_on(tmp_path: Path, letters: DeadLetters) -> None:
+    old = sqlite3.connect(tmp_path / "w00.sqlite")
+    old.execute(
+        "CREATE TABLE letters (number INTEGER PRIMARY KEY AUTOINCREMENT, received_at INTEGER NOT NULL, tenant_id TEXT"
+        " NOT NULL, key_id TEXT NOT NULL, dialect TEXT NOT NULL, code TEXT NOT NULL, detail TEXT NOT NULL,"
+        " raw BLOB NOT NULL, raw_bytes INTEGER NOT NULL, replayed_at INTEGER) STRICT"
+    )
+    old.execute("INSERT INTO letters VALUES (1, 5, 'acme', 'k1', 'native', 'malformed', 'why', x'7b7d', 2, NULL)")
+    old.commit()
+    old.close()
+    assert [(one.received_at, one.raw, one.player) for one in letters.list()[0]] == [(5, b"{}", None)]
+    writer = DeadLetterWriter(tmp_path, 0)
+    writer.append([letter(6)])
+    assert [one.received_at for one in letters.list()[0]] == [6, 5]
+    writer.close()
+    letters.close()
 
 
 def test_what_was_appended_is_there_after_a_restart(tmp_path: Path, letters: DeadLetters) -> None:

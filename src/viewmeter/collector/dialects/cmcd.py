@@ -29,9 +29,6 @@ from viewmeter.collector.dialects.cmcd_records import MAX_RECORD_CHARS, InnerIte
 from viewmeter.model.events import MAX_ID_CHARS, MAX_SEQ, MAX_TEXT_CHARS, WireEvent, WireType
 
 VERSION: Final = 2
-MAX_RAW_BYTES: Final = 4_096
-"""How much of a rejected record goes to the dead letters."""
-
 _IDENTITY: Final = ("cid", "e", "sid", "sn", "sta", "ts", "v")
 _LISTS: Final = ("ab", "br", "bsa", "bsda", "ec", "pb")
 WANTED: Final = frozenset((*_IDENTITY, *_LISTS, "cdn", "msd", "pr", "pt", "st", "ttfb"))
@@ -82,8 +79,7 @@ def decode(body: bytes, *, channel_id: str | None, player: str | None = None) ->
         try:
             event, malformed = _event(line, channel_id, player, quirks)
         except _RejectedError as why:
-            raw = line.encode("utf-8", "replace")[:MAX_RAW_BYTES]
-            rejected.append(Rejection(index, why.code, why.detail, raw))
+            rejected.append(Rejection(index, why.code, why.detail, line.encode("utf-8", "replace")))
         else:
             events.append(event)
             places.append(index)

@@ -60,6 +60,7 @@ _MEMBER = re.compile(
     rf"(?:=(?:({_NUMBER})|({_STRING})|({_TOKEN})|({_LIST})|(\?[01])|({_RARE})))?+"
     rf"{_PARAMS}[ \t]*+(?:,|\Z)"
 )
+_NAME = re.compile(rf"[ \t]*+({_KEY})=")
 _KEY_AT, _NUMBER_AT, _STRING_AT, _TOKEN_AT, _LIST_AT, _BOOLEAN_AT, _RARE_AT = range(1, 8)
 _INNER = re.compile(rf"({_BARE})({_PARAMS})")
 _PARAM = re.compile(rf";[ ]*+({_KEY})(=\?0)?")
@@ -85,6 +86,29 @@ def read_record(text: str, wanted: Container[str] | None = None) -> Record:
         if wanted is None or found[_KEY_AT] in wanted:
             members[found[_KEY_AT]] = _value(found)
     return Record(members, malformed)
+
+
+def only_members(text: str, wanted: Container[str]) -> str:
+    """Return a record with the wanted members as they were written; of all others only their names are left."""
+    kept: list[str] = []
+    at, end = 0, len(text)
+    for _ in range(MAX_MEMBERS):
+        if at >= end:
+            break
+        found = _MEMBER.match(text, at)
+        behind = found.end() if found else text.find(",", at) + 1 or end
+        if found and found[_KEY_AT] in wanted:
+            kept.append(text[at:behind].rstrip(",").strip(" \t"))
+        elif (name := found[_KEY_AT] if found else _name_at(text, at)) and name not in wanted:
+            kept.append(name)  # a wanted one without its value would be another value
+        at = behind
+    return ",".join(kept)
+
+
+def _name_at(text: str, at: int) -> str:
+    """Return what seems to be the name of a malformed member; a value without a name has none."""
+    name = _NAME.match(text, at)
+    return name[1] if name else ""
 
 
 def _only_blank(text: str, at: int) -> bool:
