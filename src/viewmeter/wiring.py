@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from viewmeter.eventlog.protocol import LogReader, LogWriter
     from viewmeter.olap.protocol import TimeSeriesStore
     from viewmeter.stream.protocol import StreamJobs
+    from viewmeter.upkeep.orders import OrderDesk
     from viewmeter.web.edge import Edge
     from viewmeter.web.gateway import Gateway
 
@@ -84,6 +85,7 @@ class EmbeddedEngine:
     app: Edge
     stream: StreamJobs
     archiver: Archiver
+    orders: OrderDesk
     drain_timeout_s: float
     failed: list[BaseException] = field(default_factory=list)
     _closing: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
@@ -106,6 +108,7 @@ class EmbeddedEngine:
         try:
             self.stream.start()
             self.archiver.start()
+            self.orders.start()
         except Exception as problem:
             log.exception("the stream jobs could not start")
             self.failed.append(problem)
@@ -118,6 +121,12 @@ class EmbeddedEngine:
 
 def _end_this_process(_problem: BaseException) -> None:
     os.kill(os.getpid(), signal.SIGTERM)  # ends serve(); the supervisor starts the engine anew
+
+
+def _start_anew(_order: dict[str, object]) -> None:
+    """Leave an order to the next engine, which carries it out before it opens anything."""
+    log.info("the engine starts anew to erase a viewer")
+    _end_this_process(SystemExit())
 
 
 def embedded_engine(config: Config, data: Path) -> EmbeddedEngine:
@@ -134,6 +143,8 @@ def embedded_engine(config: Config, data: Path) -> EmbeddedEngine:
     from viewmeter.query import Analytics, QuerySettings
     from viewmeter.stream.embedded import EmbeddedStream, StreamSettings
     from viewmeter.supervisor.settings import ServerSettings
+    from viewmeter.upkeep import backup, erase
+    from viewmeter.upkeep.orders import OrderDesk, carry_out
     from viewmeter.web.app import create_app
     from viewmeter.web.replay import Resubmitter
     from viewmeter.web.services import Services
@@ -144,6 +155,7 @@ def embedded_engine(config: Config, data: Path) -> EmbeddedEngine:
         opened.callback(metadata.close)
         directory = Directory(metadata)
         opened.callback(directory.close)
+        carry_out(data, {"erase": erase.order(data, lambda: store(config, data))})
         rollups = store(config, data)
         opened.callback(rollups.close)
         reader = log_reader(data)
@@ -156,6 +168,8 @@ def embedded_engine(config: Config, data: Path) -> EmbeddedEngine:
         opened.callback(raw.close)
         archiver = Archiver(raw, now_ms, config.of(ArchiveSettings))
         opened.callback(archiver.stop)
+        desk = OrderDesk(data, {"backup": backup.order(data, stream, rollups), "erase": _start_anew})
+        opened.callback(desk.stop)
         letters = DeadLetters(data / "dead-letters")
         opened.callback(letters.close)
         replays = Resubmitter(
@@ -182,7 +196,7 @@ def embedded_engine(config: Config, data: Path) -> EmbeddedEngine:
             settings=config.of(WebSettings),
             checks={"archive": archiver.check},
         )
-        engine = EmbeddedEngine(create_app(services), stream, archiver, config.of(ServerSettings).drain_timeout_s)
+        engine = EmbeddedEngine(create_app(services), stream, archiver, desk, config.of(ServerSettings).drain_timeout_s)
         engine._closing = opened.pop_all()
     return engine
 

@@ -29,6 +29,7 @@ from viewmeter.model.sketches import thin_coupons
 from viewmeter.model.time import HOUR_MS, Interval
 from viewmeter.olap import embedded_sql as sql
 from viewmeter.olap.embedded_scan import assemble, run
+from viewmeter.olap.embedded_copy import copy_to
 from viewmeter.olap.protocol import Commit, Scan, StoreFigures
 
 SCHEMA_VERSION: Final = 1
@@ -266,6 +267,14 @@ class DuckDBStore:
         """Return when appends that were begun before are done: each is durable and visible when it returns."""
         with self._writing:
             pass
+
+    def copy_to(self, path: Path) -> None:
+        """Write a copy of everything as of one moment to a new file; appends and scans go on."""
+        con = self._db.cursor()
+        try:
+            copy_to(con, path)
+        finally:
+            con.close()
 
     def close(self) -> None:
         """Checkpoint and close; waits for scans and a compaction that are running."""

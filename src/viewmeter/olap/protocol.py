@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import pyarrow as pa
@@ -345,6 +346,10 @@ class TimeSeriesStore(SpeedTables, Protocol):
 
     def flush(self) -> None:
         """Return when everything appended before is durable and visible to scan()."""
+        ...
+
+    def copy_to(self, path: Path) -> None:
+        """Write a copy of everything as of one moment to a new file; appends and scans go on."""
         ...
 
     def close(self) -> None:
