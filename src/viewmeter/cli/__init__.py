@@ -24,6 +24,7 @@ app = App(
 )
 
 keys = App(name="keys", help="Make, list and revoke keys; they work at once, also while `up` runs.")
+privacy = App(name="privacy", help="What viewers may ask for.")
 settings = App(name="config", help="Look at the settings.")
 
 # What the help of the whole says about each; the help of a command itself is the docstring of its function.
@@ -39,6 +40,9 @@ for where, name, path, says in (
     (app, "replay", "load:replay", "Post recorded beacons again."),
     (app, "import", "raw:import_", "Import raw events of any age, from Parquet or JSON lines."),
     (app, "export", "raw:export", "Write raw events to a file."),
+    (app, "backup", "backup:backup", "Copy a data folder, while the product runs or not."),
+    (app, "restore", "backup:restore", "Make a data folder from a backup."),
+    (privacy, "erase", "privacy:erase", "Erase a viewer from everything."),
     (app, "bench", "bench:bench", "Run the project's own benchmarks."),
     (app, "doctor", "doctor:doctor", "Check this machine and a data folder."),
     (settings, "show", "settings:show", "Print every setting and where it came from."),
@@ -46,6 +50,7 @@ for where, name, path, says in (
 ):
     where.command(f"viewmeter.cli.{path}", name=name, help=says)
 app.command(keys)
+app.command(privacy)
 app.command(settings)
 
 

@@ -238,6 +238,16 @@ def _tenant(known: dict[str, Tenant], name: str) -> Tenant:
     return tenant
 
 
+def owner(metadata: Metadata, name: str | None) -> Tenant:
+    """Return the tenant of that name, or the only one there is."""
+    known = _tenants(metadata)
+    if name is not None:
+        return _tenant(known, name)
+    if len(known) != 1:
+        raise CommandError(f"there are {len(known)} tenants: say which with --tenant ({', '.join(sorted(known)[:5])})")
+    return next(iter(known.values()))
+
+
 def _instant(text: str, name: str) -> int:
     if text.isascii() and text.isdigit():
         return int(text)

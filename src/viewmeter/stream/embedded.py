@@ -8,9 +8,10 @@ the commits since the snapshot say how the log was cut, and the same cuts at the
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -83,6 +84,7 @@ class EmbeddedStream:
         self._recovered = False
         self._stopping = False
         self._failure: BaseException | None = None
+        self._saving = threading.Lock()
         self._thread: threading.Thread | None = None
         self._compaction: threading.Thread | None = None
 
@@ -241,8 +243,11 @@ class EmbeddedStream:
         now, settings, last = self._clock(), self._settings, self._last
         if now - last.snapshot >= settings.snapshot_every_s * SECOND_MS:
             last.snapshot = now
-            if self._number > self._saved:
-                self.save_state()
+            if self._number > self._saved and self._saving.acquire(blocking=False):  # else a backup is under way
+                try:
+                    self._save_state()
+                finally:
+                    self._saving.release()
         if now - last.compaction >= settings.compact_every_s * SECOND_MS:
             last.compaction = now
             self._start_compaction(floor_to(now, MINUTE_MS) - MINUTE_MS)
@@ -268,6 +273,16 @@ class EmbeddedStream:
 
     def save_state(self) -> None:
         """Write a snapshot; the commits and the log before it are needed no more."""
+        with self._saving:
+            self._save_state()
+
+    @contextlib.contextmanager
+    def holding_state(self) -> Iterator[None]:
+        """Save no newer snapshot while inside, so that the newest one and the commits behind it can be copied."""
+        with self._saving:
+            yield
+
+    def _save_state(self) -> None:
         try:
             snapshot.save(self._core, self._number, self._positions, self._state_dir)
         except OSError as problem:  # the older snapshot and its commits still serve; try again in its time

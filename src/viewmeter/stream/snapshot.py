@@ -99,6 +99,30 @@ def load(folder: Path) -> Snapshot | None:
     return Snapshot(core, about["number"], {int(p): offset for p, offset in about["positions"].items()})
 
 
+def forget_viewer(folder: Path, tenant_id: str, viewer_hash: int) -> int:
+    """Give the views of a viewer in the saved state to somebody who does not exist; return how many they were.
+
+    They go on being counted right: a view that is going on stays one view of one viewer. Events that wait go.
+    """
+    found = load(folder)
+    if found is None:
+        return 0
+    core = found.core
+    tenants = core.groups["video"].table()["tenant_id"].to_pylist()
+    mine = core.viewer == viewer_hash
+    mine &= np.array([*(tenant == tenant_id for tenant in tenants), False])[core.group["video"]]
+    nobody = int.from_bytes(os.urandom(8), "little", signed=True)
+    core.viewer[mine] = nobody
+    pairs = np.unique(core.pair[mine])
+    core.viewers.rename(pairs, np.frombuffer(os.urandom(8 * len(pairs)), np.int64))
+    waiting = core.waiting
+    theirs = np.asarray(waiting["viewer_hash"]) == viewer_hash
+    theirs &= np.array([tenant == tenant_id for tenant in waiting["tenant_id"].to_pylist()], bool)
+    core.waiting = waiting.filter(pa.array(~theirs))
+    save(core, found.number, found.positions, folder)
+    return int(mine.sum())
+
+
 def _holes_table(core: Core, slots: np.ndarray) -> pa.Table:
     place = {slot: at for at, slot in enumerate(slots.tolist())} if core.holes.of else {}
     rows = [(place[v], a, b) for v, holes in core.holes.of.items() if v in place for a, b in holes]

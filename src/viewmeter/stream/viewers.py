@@ -79,6 +79,11 @@ class Viewers:
         viewers._slots = SlotMap(viewers.keys, np.arange(viewers._count))
         return viewers
 
+    def rename(self, pairs: Array, keys: Array) -> None:
+        """Give pairs other keys."""
+        self.keys[pairs] = keys
+        self._slots = SlotMap(self.keys[: self._count], np.arange(self._count))
+
     def compact(self) -> Array:
         """Drop pairs without views; return the new number of each old pair."""
         keep = self.views[: self._count] > 0

@@ -1,0 +1,73 @@
+"""`viewmeter backup` and `restore`: the data folder to another place and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from viewmeter import __version__, wiring
+from viewmeter.archive.protocol import ArchiveUnavailableError
+from viewmeter.cli import folder
+from viewmeter.cli.access import Flag
+from viewmeter.cli.output import CommandError, result
+from viewmeter.cli.progress import progress
+from viewmeter.cli.upkeep import alone_or_asked
+from viewmeter.upkeep import backup as backups
+
+
+def backup(to: Path, /, *, data: Path = folder.DEFAULT_DATA, json: Flag = False) -> None:
+    """Copy a data folder, while the product runs or not.
+
+    Every event that was acknowledged before is in the copy and is counted exactly once after `viewmeter restore`.
+    Nothing waits for it: events are taken, counted and shown meanwhile. Keys and tenants are copied too: keep it as safe
+    as the folder itself. Metadata in another database than the folder's own is not copied.
+
+    Parameters
+    ----------
+    to
+        A new folder for the backup.
+    data
+        The data folder.
+    json
+        Print JSON alone.
+    """
+    if not (data / "log").is_dir() and not (data / "meta.db").exists():
+        raise CommandError(f"{data} is no data folder: give the one of `viewmeter up` as --data")
+    target = to.absolute()
+    try:
+        backups.prepare(target)
+        with progress("backing up") as tell:
+            tell("state and store")
+            order = {"to": str(target)}
+            alone_or_asked(data, "backup", order, lambda: backups.engine_part(data, target))
+            backups.other_parts(data, target, tell)
+            about = backups.finish(target, __version__, wiring.now_ms())
+    except (backups.BackupError, ArchiveUnavailableError) as problem:
+        raise CommandError(str(problem)) from None
+    except OSError as problem:
+        why = problem.strerror or problem
+        raise CommandError(f"the backup could not be written ({why}): {target} is not whole") from None
+    text = f"{about['files']} files, {about['bytes'] / 2**20:.1f} MiB in {to}"
+    result({"to": str(target), **about}, text, json)
+
+
+def restore(source: Path, /, *, data: Path = folder.DEFAULT_DATA, json: Flag = False) -> None:
+    """Make a data folder from a backup; then `viewmeter up --data DIR` goes on from there.
+
+    Parameters
+    ----------
+    source
+        The folder of the backup.
+    data
+        The data folder to make; new or empty.
+    json
+        Print JSON alone.
+    """
+    try:
+        with progress("restoring") as tell:
+            about = backups.restore(source, data, tell)
+    except backups.BackupError as problem:
+        raise CommandError(str(problem)) from None
+    except OSError as problem:
+        why = problem.strerror or problem
+        raise CommandError(f"the backup could not be restored ({why}): {data} is not whole") from None
+    result({"data": str(data), **about}, f"{about['files']} files restored to {data}", json)
