@@ -134,6 +134,7 @@ def embedded_engine(config: Config, data: Path) -> EmbeddedEngine:
     from viewmeter.archive.archiver import Archiver
     from viewmeter.archive.settings import ArchiveSettings
     from viewmeter.collector.deadletters import DeadLetters
+    from viewmeter.collector.quality.store import FiguresReader
     from viewmeter.collector.settings import CollectorSettings
     from viewmeter.eventlog.embedded import EmbeddedLogWriter
     from viewmeter.live.embedded import MemoryLiveSettings, MemoryLiveStore
@@ -192,6 +193,7 @@ def embedded_engine(config: Config, data: Path) -> EmbeddedEngine:
             clock=now_ms,
             version=__version__,
             dead_letters=letters,
+            quality=FiguresReader(data / "quality", config.of(CollectorSettings).quality_sample_ratio),
             resubmit=replays.resubmit,
             settings=config.of(WebSettings),
             checks={"archive": archiver.check},
@@ -219,6 +221,8 @@ def embedded_worker(config: Config, data: Path, partition: int, engine: Path) ->
     """Open everything that a collector worker runs on; `engine` is the socket of the engine process."""
     from viewmeter.collector.app import CollectorApp
     from viewmeter.collector.deadletters import DeadLetterWriter
+    from viewmeter.collector.quality.sample import QualityMonitor, SampledLog
+    from viewmeter.collector.quality.store import FiguresWriter
     from viewmeter.collector.settings import CollectorSettings
     from viewmeter.eventlog.embedded import EmbeddedLogWriter
     from viewmeter.metadata.directory import Directory
@@ -232,7 +236,10 @@ def embedded_worker(config: Config, data: Path, partition: int, engine: Path) ->
         opened.callback(metadata.close)
         directory = Directory(metadata)
         opened.callback(directory.close)
-        writer = EmbeddedLogWriter(data / "log", partition, now_ms)
+        writer: LogWriter = EmbeddedLogWriter(data / "log", partition, now_ms)
+        if settings.quality_sample_ratio > 0:
+            figures = FiguresWriter(data / "quality", partition)
+            writer = SampledLog(writer, QualityMonitor(figures, settings.quality_sample_ratio, now_ms))
         opened.callback(writer.close)
         letters = DeadLetterWriter(
             data / "dead-letters", partition, settings.max_dead_letters, settings.max_dead_letter_bytes

@@ -34,6 +34,14 @@ PLACES_BUILT: Final = Gauge(
 PLACES_REFUSED: Final = Counter(
     "viewmeter_places_refused", "City or ASN files that could not be read and were not used, by setting.", ["setting"]
 )
+QUALITY_SAMPLED: Final = Counter("viewmeter_quality_events", "Accepted events in the quality sample.")
+QUALITY_LEFT_OUT: Final = Counter("viewmeter_quality_left_out", "Sampled events that found no room in the figures.")
+QUALITY_FILLED: Final = Counter("viewmeter_quality_filled", "Sampled events that have a field, by field.", ["field"])
+QUALITY_SKEW: Final = Histogram(
+    "viewmeter_quality_clock_skew_seconds",
+    "Receipt minus the event's time after correction, of sampled events.",
+    buckets=(-60, -10, -1, -0.1, 0, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 300, 3600, 86_400),
+)
 COMMIT_SECONDS: Final = Histogram(
     "viewmeter_commit_seconds",
     "Time from a full batch to its durability.",

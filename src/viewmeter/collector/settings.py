@@ -83,5 +83,8 @@ class CollectorSettings:
     keep_dead_letters_days: float = 30.0
     """Rejected events older than this go."""
 
+    quality_sample_ratio: float = 0.01
+    """Share of the views whose accepted events the quality monitor looks at: 0 (none) to 1 (all)."""
+
     max_dead_letter_bytes: int = 4_096
     """Bytes kept of one rejected event."""

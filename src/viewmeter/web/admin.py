@@ -139,7 +139,7 @@ async def dead_letters(
     """What a beacon's bad events were, and why they were refused."""
     services, caller = services_of(request), caller_of(request)
     return json_answer(
-        await request.app.state.operations.run(_dead_letters, services, _whole_tenant(caller), limit, cursor, code)
+        await request.app.state.operations.run(_dead_letters, services, whole_tenant(caller), limit, cursor, code)
     )
 
 
@@ -176,14 +176,14 @@ def _letter(letter: DeadLetter) -> dict[str, object]:
     }
 
 
-def _whole_tenant(caller: Caller) -> str | None:
-    """Return whose dead letters the caller sees. A rejected event may name any channel, or none that can be
-    read, so a key that is bound to channels sees none of them.
+def whole_tenant(caller: Caller) -> str | None:
+    """Return whose dead letters or quality figures the caller sees. A rejected event may name any channel, or none
+    that can be read, and a player's figures are of all channels, so a key that is bound to channels sees none of them.
     """
     if not caller.operator and caller.key.channels is not None:
         raise ProblemError(
             "missing_scope",
-            "Dead letters are of all channels of a tenant; this key is bound to some. Use one that is not.",
+            "This is of all channels of a tenant, and the key is bound to some. Use one that is not.",
         )
     return caller.tenant_id
 
@@ -198,7 +198,7 @@ async def replay(request: Ask) -> Response[bytes]:
     """After what refused them was repaired: a rule of validation, a clock, a key's channel."""
     services, caller = services_of(request), caller_of(request)
     wanted = body_as(schemas.ReplayRequest, await request.body())
-    return json_answer(await request.app.state.operations.run(_replay, services, _whole_tenant(caller), wanted.ids))
+    return json_answer(await request.app.state.operations.run(_replay, services, whole_tenant(caller), wanted.ids))
 
 
 def _replay(services: Services, tenant_id: str | None, ids: list[str]) -> dict[str, object]:

@@ -10,11 +10,12 @@ from litestar import Response, route
 from litestar.enums import HttpMethod
 from litestar.handlers import HTTPRouteHandler
 
-from viewmeter.web import admin, analytics, operation, pages, session, static
+from viewmeter.web import admin, analytics, operation, pages, quality, session, static
 
 _HANDLERS: Final[tuple[HTTPRouteHandler, ...]] = (
     *analytics.ROUTES,
     *admin.ROUTES,
+    *quality.ROUTES,
     *session.ROUTES,
     *operation.ROUTES,
     *pages.ROUTES,

@@ -247,6 +247,39 @@ class DeadLetters(Struct):
     next_cursor: Cursor
 
 
+class ValueRange(Struct):
+    """Least, greatest and quantiles (KLL, 1.65 % rank error) of a number."""
+
+    min: float
+    p05: float
+    median: float
+    p95: float
+    max: float
+
+
+class PlayerQuality(Struct):
+    """What one player sends."""
+
+    tenant: str
+    player: str
+    version: Annotated[str | None, Meta(description="where the player's name ends in one: hls.js-1.7")]
+    events: Annotated[int, Meta(description="sampled events")]
+    types: Annotated[dict[str, int], Meta(description="sampled events by type")]
+    filled_ratio: Annotated[dict[str, float], Meta(description="share of the events that have a field, by field")]
+    values: Annotated[dict[str, ValueRange], Meta(description="of the events that have the field, by field")]
+    clock_skew_ms: Annotated[ValueRange, Meta(description="receipt minus the event's time, after correction")]
+
+
+class Quality(Struct):
+    """What players send, on a sample of whole views, by tenant and player."""
+
+    as_of: Instant
+    sample_ratio: Annotated[float, Meta(description="share of the views that are in the sample")]
+    days: int
+    players: list[PlayerQuality]
+    next_cursor: Cursor
+
+
 class ReplayRequest(Struct):
     """Which dead letters to send through the pipeline again."""
 

@@ -21,6 +21,7 @@ from viewmeter.web.settings import WebSettings
 if TYPE_CHECKING:
     from viewmeter.archive.protocol import Archive
     from viewmeter.collector.deadletters import DeadLetter, DeadLetters
+    from viewmeter.collector.quality.store import FiguresReader
     from viewmeter.query import Analytics
 
 STATIC: Final = Path(__file__).parent / "static"
@@ -48,6 +49,7 @@ class Services:
     version: str
     archive: Archive | None = None
     dead_letters: DeadLetters | None = None
+    quality: FiguresReader | None = None
     resubmit: Resubmit | None = None
     settings: WebSettings = field(default_factory=WebSettings)
     checks: Mapping[str, Check] = field(default_factory=dict)  # more parts of /readyz

@@ -16,7 +16,7 @@ READS = (
     "/api/v1/analytics/metrics",
     "/api/v1/analytics/query?metrics=plays&time_range=24h",
 )
-ADMIN = ("/api/v1/admin/pipeline", "/api/v1/admin/dead-letters")
+ADMIN = ("/api/v1/admin/pipeline", "/api/v1/admin/dead-letters", "/api/v1/admin/quality")
 QUESTION = {"metrics": ["plays"], "time_range": "24h"}
 QUERY = "/api/v1/analytics/query"
 
