@@ -1,6 +1,6 @@
 """The data folder as commands find it: made, prepared, or in use.
 
-Layout: `meta.db` (tenants, keys), `log/` (events), `dead-letters/`, `store.duckdb`, `state/` (of the stream jobs),
+Layout: `meta.db` (tenants, keys), `log/` (events), `archive/` (events by the hour), `dead-letters/`, `store.duckdb`, `state/` (of the stream jobs),
 `run/` (sockets, lock, metrics), and perhaps `viewmeter.toml` (settings).
 """
 

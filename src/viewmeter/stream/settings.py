@@ -24,5 +24,5 @@ class StreamSettings:
     compact_every_s: int = 60
     """How often appended rows of equal keys are merged."""
 
-    keep_log_h: int = 720
-    """Hours that applied events stay in the log: the raw events, until an archive holds them."""
+    keep_log_h: int = 24
+    """Hours that applied events stay in the log, and until the archive holds them."""
