@@ -18,8 +18,8 @@ def backup(to: Path, /, *, data: Path = folder.DEFAULT_DATA, json: Flag = False)
     """Copy a data folder, while the product runs or not.
 
     Every event that was acknowledged before is in the copy and is counted exactly once after `viewmeter restore`.
-    Nothing waits for it: events are taken, counted and shown meanwhile. Keys and tenants are copied too: keep it as safe
-    as the folder itself. Metadata in another database than the folder's own is not copied.
+    Nothing waits for it: events are taken, counted and shown meanwhile. Keys and tenants are copied too: keep it as
+    safe as the folder itself. Metadata in another database than the folder's own is not copied.
 
     Parameters
     ----------

@@ -1,7 +1,8 @@
 """The data folder as commands find it: made, prepared, or in use.
 
-Layout: `meta.db` (tenants, keys), `log/` (events), `archive/` (events by the hour), `dead-letters/`, `store.duckdb`, `state/` (of the stream jobs),
-`run/` (sockets, lock, metrics), and perhaps `viewmeter.toml` (settings).
+Layout: `meta.db` (tenants, keys), `log/` (events as they came), `archive/` (by the hour they happened in),
+`dead-letters/`, `store.duckdb`, `state/` (of the stream jobs), `run/` (sockets, lock, metrics), and perhaps
+`viewmeter.toml` (settings).
 """
 
 from __future__ import annotations

@@ -111,13 +111,15 @@ def forget_viewer(folder: Path, tenant_id: str, viewer_hash: int) -> int:
     tenants = core.groups["video"].table()["tenant_id"].to_pylist()
     mine = core.viewer == viewer_hash
     mine &= np.array([*(tenant == tenant_id for tenant in tenants), False])[core.group["video"]]
+    waiting = core.waiting
+    theirs = np.asarray(waiting["viewer_hash"]) == viewer_hash
+    theirs &= np.array([tenant == tenant_id for tenant in waiting["tenant_id"].to_pylist()], bool)
+    if not mine.any() and not theirs.any():
+        return 0
     nobody = int.from_bytes(os.urandom(8), "little", signed=True)
     core.viewer[mine] = nobody
     pairs = np.unique(core.pair[mine])
     core.viewers.rename(pairs, np.frombuffer(os.urandom(8 * len(pairs)), np.int64))
-    waiting = core.waiting
-    theirs = np.asarray(waiting["viewer_hash"]) == viewer_hash
-    theirs &= np.array([tenant == tenant_id for tenant in waiting["tenant_id"].to_pylist()], bool)
     core.waiting = waiting.filter(pa.array(~theirs))
     save(core, found.number, found.positions, folder)
     return int(mine.sum())
