@@ -57,6 +57,7 @@ def test_nobody_who_sent_is_found_in_the_folder_or_the_log(start_product: StartP
         assert send(product, address, json.dumps([good]).encode()) == 204
         assert send(product, address, json.dumps([event(view_id="followed", seq=n)]).encode()) == 204
         assert send(product, address, json.dumps([event(view_id="not followed", seq=n)]).encode(), DNT="1") == 204
+        assert send(product, address, json.dumps([event(view_id="GPC", seq=n)]).encode(), **{"Sec-GPC": "1"}) == 204
         assert send(product, address, f"{record},v=2\n".encode(), "cmcd") == 204
         bad = [
             {**good, "type": "dance"},
@@ -84,6 +85,7 @@ def test_nobody_who_sent_is_found_in_the_folder_or_the_log(start_product: StartP
     viewers = viewers_by_view(product.data)
     assert len(viewers["followed"]) == 2, "two addresses, two viewers"
     assert len(viewers["not followed"]) == 1, "known by its view alone"
+    assert len(viewers["GPC"]) == 1, "known by its view alone"
 
 
 def everything_raw(data: Path) -> Iterator[tuple[str, bytes]]:

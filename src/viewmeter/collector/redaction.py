@@ -21,6 +21,7 @@ from viewmeter.model.events import WireEvent
 
 _MARK: Final = "viewer-hash:"
 _MARKED: Final = re.compile(re.escape(_MARK) + r"([0-9a-f]{16})")
+_NAMED: Final = b'"viewer_id":"' + _MARK.encode()
 _FIELDS: Final = frozenset(WireEvent.__struct_fields__)
 _MAX_NAMES: Final = 50
 _MAX_NAME_CHARS: Final = 64
@@ -33,6 +34,11 @@ def redacted(dialect: str, raw: bytes, detail: str, hash_of: Callable[[str], int
     if detail.startswith(_ABOUT_VIEWER):
         detail = _ABOUT_VIEWER + _NOT_LONGER_THAN
     return (_native(raw, hash_of) if dialect == "native" else _cmcd(raw)), detail
+
+
+def names_viewer(raw: bytes) -> bool:
+    """Return whether a redacted event has a viewer of its own; else it is the sender's."""
+    return _NAMED in raw
 
 
 def viewer_of(viewer_id: str, hash_of: Callable[[str], int]) -> int:

@@ -19,7 +19,7 @@ import structlog
 from viewmeter.collector import metrics
 from viewmeter.collector.deadletters import DeadLetterWriter, NewLetter
 from viewmeter.collector.dialects import Rejection
-from viewmeter.collector.redaction import redacted
+from viewmeter.collector.redaction import names_viewer, redacted
 from viewmeter.collector.request import Admitted
 from viewmeter.collector.senders import Senders
 from viewmeter.collector.settings import CollectorSettings
@@ -74,16 +74,21 @@ class RejectedEvents:
     ) -> list[NewLetter]:
         key, address, user_agent, query, _, hints, anonymous = admitted
         sender = self._senders.find(address, user_agent, at_ms, hints, anonymous)
-        known = msgspec.msgpack.encode(sender.known(key.tenant.id))
+        known = sender.known(key.tenant.id)
+        # The hash of address and user agent only where a replay needs it: nothing should tie it to a `viewer_id`.
+        of_sender = msgspec.msgpack.encode(known._replace(viewer_hash=0) if anonymous else known)
+        of_named = msgspec.msgpack.encode(known._replace(viewer_hash=0))
         hash_of = None if anonymous else self._hashes_of(key).viewers.__getitem__
         letter = functools.partial(
-            NewLetter, at_ms, key.tenant.id, key.id, channel_id=query.get("channel_id"), player=player, sender=known
+            NewLetter, at_ms, key.tenant.id, key.id, channel_id=query.get("channel_id"), player=player
         )
         letters = []
         for one in rejected:
             written_as = one.written_as or dialect
             raw, detail = redacted(written_as, one.raw, one.detail, hash_of)
-            letters.append(letter(written_as, one.code, detail, raw, raw_bytes=None if raw else len(one.raw)))
+            size = None if raw else len(one.raw)
+            kept = of_named if names_viewer(raw) else of_sender
+            letters.append(letter(written_as, one.code, detail, raw, raw_bytes=size, sender=kept))
         return letters
 
 

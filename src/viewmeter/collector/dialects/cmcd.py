@@ -108,7 +108,8 @@ def _event(line: str, channel_id: str | None, player: str | None, quirks: Counte
     members, malformed = read_record(line, WANTED)
     malformed += sum(not fits(key, value) for key, value in members.items())
     if members.get("v") == VERSION:
-        quirks.update(_quirks(members))
+        for quirk in _quirks(members):
+            quirks[quirk] += 1
     view_id, seq, video_id, ts = _identity(members)
     kind, state = members.get("e"), members.get("sta")
     event = WireEvent(

@@ -122,8 +122,8 @@ def is_custom(key: str) -> bool:
 
 def fits(key: str, value: Value) -> bool:
     """Return whether a value may stand under a key of the standard; any may under another one."""
-    spec = KEYS.get(key)
-    return spec is None or (_CHECKS[spec.kind](value) and (not spec.tokens or value in spec.tokens))
+    check = _CHECK_OF.get(key)
+    return check is None or check(value)
 
 
 def _is_number(value: object) -> bool:
@@ -154,4 +154,13 @@ _CHECKS: Final[Mapping[str, Callable[[Value], bool]]] = {
     "token": _is_text,
     "numbers": _each(_is_number),
     "strings": _each(_is_text_or_number),  # dash.js sends `ec=27`
+}
+
+
+def _one_of(tokens: frozenset[str]) -> Callable[[Value], bool]:
+    return lambda value: isinstance(value, str) and value in tokens
+
+
+_CHECK_OF: Final[Mapping[str, Callable[[Value], bool]]] = {
+    key: _one_of(spec.tokens) if spec.tokens else _CHECKS[spec.kind] for key, spec in KEYS.items()
 }
