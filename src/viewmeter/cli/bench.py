@@ -10,7 +10,7 @@ from viewmeter.bench import BENCHES
 from viewmeter.cli.access import Flag
 from viewmeter.cli.output import CommandError, note, result, table
 
-Name = Literal["ingest", "speed", "freshness", "idle", "query", "all"]
+Name = Literal["ingest", "speed", "freshness", "idle", "query", "archive", "all"]
 
 
 def bench(name: Name, /, *, seconds: float | None = None, json: Flag = False) -> None:
@@ -19,7 +19,7 @@ def bench(name: Name, /, *, seconds: float | None = None, json: Flag = False) ->
     Parameters
     ----------
     name
-        ingest, speed, freshness, idle, query or all.
+        ingest, speed, freshness, idle, query, archive or all.
     seconds
         How long to measure (default: each benchmark's own, some seconds).
     json
