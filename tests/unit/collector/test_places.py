@@ -12,9 +12,13 @@ import pytest
 
 from viewmeter.collector import metrics
 from viewmeter.collector.places import Place, Places
+from viewmeter.collector.senders import Senders
+from viewmeter.collector.viewers import DailySalt
 
 BERLIN = "203.0.113.0/24"
 IN_BERLIN, ELSEWHERE = "203.0.113.7", "198.51.100.7"
+
+T0 = 1_764_000_000_000
 
 # Layouts as their makers document them; values made up.
 MAXMIND = {
@@ -115,6 +119,20 @@ def test_a_file_that_is_replaced_is_used_without_a_restart(tmp_path: Path) -> No
     assert places.refresh()
     assert places.find(IN_BERLIN).city == "Bonn"
     assert not places.refresh()
+    places.close()
+
+
+def test_senders_are_looked_up_anew_within_ten_seconds_of_a_new_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "city.mmdb", MAXMIND)
+    places = Places(path)
+    found = Senders(places, DailySalt(tmp_path), 10)
+    found.tidy(T0)
+    assert found.find(IN_BERLIN, "UA", T0).place[2] == "Cologne"
+    write(path, {**MAXMIND, "city": {"names": {"en": "Bonn"}}})
+    found.tidy(T0 + 9_999)
+    assert found.find(IN_BERLIN, "UA", T0 + 9_999).place[2] == "Cologne"
+    found.tidy(T0 + 10_000)
+    assert found.find(IN_BERLIN, "UA", T0 + 10_000).place[2] == "Bonn"
     places.close()
 
 
