@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from viewmeter.archive.embedded_manifest import ArchivedFile
 from viewmeter.archive.protocol import ARCHIVE_SCHEMA, ArchiveDamagedError
 from viewmeter.model.events import WORD_COLUMNS
-from viewmeter.model.time import HOUR_MS, from_ms
+from viewmeter.model.time import HOUR_MS, MINUTE_MS, from_ms
 
 _DELTAS: Final = (
     "view_key", "viewer_hash", "seq", "ts", "received_at", "position_ms", "played_ms", "rebuffered_ms",
@@ -37,6 +37,9 @@ _BY_DICTIONARY: Final = [
 _ENCODING: Final = dict.fromkeys(_DELTAS, "DELTA_BINARY_PACKED") | {"view_id": "DELTA_BYTE_ARRAY"}
 _WITH_STATISTICS: Final = ["view_key", "ts", "viewer_hash", "received_at", "tenant_id", "channel_id", "video_id"]
 _UNREADABLE: Final = (pa.ArrowException, OSError, ValueError, KeyError)
+
+MARGIN_MS: Final = 5 * MINUTE_MS
+_SPLIT_ROWS: Final = 20_000
 
 Array = npt.NDArray[Any]
 
@@ -81,11 +84,12 @@ def write(root: Path, number: int, events: pa.Table, now_ms: int, group_rows: in
     make_folders(root, path.parent)
     try:
         with path.open("wb") as sink:
-            pq.write_table(
-                events, sink, row_group_size=group_rows, compression="zstd", compression_level=level,
-                use_dictionary=_BY_DICTIONARY, column_encoding=_ENCODING, write_statistics=_WITH_STATISTICS,
-                write_page_checksum=True,
-            )  # fmt: skip
+            with pq.ParquetWriter(
+                sink, events.schema, compression="zstd", compression_level=level, use_dictionary=_BY_DICTIONARY,
+                column_encoding=_ENCODING, write_statistics=_WITH_STATISTICS, write_page_checksum=True,
+            ) as writer:  # fmt: skip
+                for part in _parts(events, times - hour_ms):
+                    writer.write_table(part, row_group_size=group_rows)
             sink.flush()
             os.fsync(sink.fileno())
         sync_folder(path.parent)
@@ -96,6 +100,19 @@ def write(root: Path, number: int, events: pa.Table, now_ms: int, group_rows: in
         path.unlink(missing_ok=True)
         raise
     return file._replace(bytes=path.stat().st_size)
+
+
+def _parts(events: pa.Table, within_hour: Array) -> list[pa.Table]:
+    """Return the first five minutes of the hour, the last five, and the rest, where the file is large.
+
+    Each gets row groups of its own: whoever counts an hour reads five minutes on either side of it too, and would
+    otherwise unpack the whole hours before and after.
+    """
+    if events.num_rows < _SPLIT_ROWS:
+        return [events]
+    first, last = within_hour < MARGIN_MS, within_hour >= HOUR_MS - MARGIN_MS
+    parts = [events.filter(pa.array(mask)) for mask in (first, ~(first | last), last) if mask.any()]
+    return parts if len(parts) > 1 else [events]
 
 
 def make_folders(root: Path, wanted: Path) -> None:

@@ -84,7 +84,7 @@ def _events(wanted: int) -> pa.Table:
             viewer = hashes.setdefault(event["viewer_id"], int(rng.integers(-(2**63), 2**63 - 1)))
             view = str(uuid.uuid5(uuid.NAMESPACE_URL, event["view_id"]))  # as long and as random as players make them
             rows.append(
-                event
+                dict(event)
                 | {"tenant_id": "bench", "received_at": beacon.send_at_ms + 40, "viewer_hash": viewer, "view_id": view}
             )
         if len(rows) >= wanted:
