@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import sqlite3
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -29,6 +30,7 @@ from viewmeter.stream import snapshot
 log = structlog.get_logger(__name__)
 
 _LETTERS_A_LOOK: Final = 1_000
+_GROUP_ROWS: Final = 65_536
 _LETTERS: Final = "SELECT * FROM letters WHERE tenant_id = ? AND number > ? ORDER BY number LIMIT ?"
 
 
@@ -57,7 +59,10 @@ def from_events(data: Path, archive: Archive, tenant_id: str, viewer_hash: int, 
 def from_state(data: Path, open_store: Callable[[], TimeSeriesStore], tenant_id: str, viewer_hash: int) -> Erased:
     """Take the viewer out of what the engine holds; nobody else may have it open."""
     gone = Erased(state_views=snapshot.forget_viewer(data / "state", tenant_id, viewer_hash))
-    for path in sorted((data / "batch").rglob("*.parquet")) if (data / "batch").is_dir() else ():
+    # Results on their way to the store are computed again, as after a crash.
+    for folder in (data / "batch" / "out").glob("*"):
+        shutil.rmtree(folder)
+    for path in sorted((data / "batch").rglob("*.parquet")):
         gone.batch_files += _from_parquet(path, tenant_id, viewer_hash)
     path = data / "store.duckdb"
     if path.exists():
@@ -124,7 +129,7 @@ def _from_parquet(path: Path, tenant_id: str, viewer_hash: int) -> int:
     if not pc.any(mine).as_py():
         return 0
     making = path.with_name(f".{path.name}.tmp")
-    pq.write_table(table.filter(pc.invert(mine)), making)
+    pq.write_table(table.filter(pc.invert(mine)), making, row_group_size=_GROUP_ROWS, compression="zstd")
     making.replace(path)
     return 1
 

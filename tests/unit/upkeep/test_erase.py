@@ -89,6 +89,8 @@ def test_files_of_the_batch_layer_lose_the_viewer_s_rows(tmp_path: Path) -> None
     table = pa.table({"tenant_id": ["acme", "acme", "globex"], "viewer_hash": [HER, 2, HER], "x": [1, 2, 3]})
     pq.write_table(table, path := tmp_path / "batch" / "carry" / "1.parquet")
     pq.write_table(pa.table({"other": [1]}), tmp_path / "batch" / "2.parquet")
+    (tmp_path / "batch" / "out" / "3600000").mkdir(parents=True)
+    (tmp_path / "batch" / "out" / "3600000" / "viewers.arrow").write_bytes(HER.to_bytes(8, "little"))
 
     def no_store() -> None:
         raise AssertionError("there is none")
@@ -96,6 +98,7 @@ def test_files_of_the_batch_layer_lose_the_viewer_s_rows(tmp_path: Path) -> None
     gone = erase.from_state(tmp_path, no_store, "acme", HER)  # type: ignore[arg-type]
     assert gone.batch_files == 1
     assert pq.read_table(path)["x"].to_pylist() == [2, 3]
+    assert list((tmp_path / "batch" / "out").iterdir()) == []
 
 
 def test_the_saved_state_forgets_who_it_was_and_counts_on(tmp_path: Path) -> None:
