@@ -165,7 +165,9 @@ def embedded_engine(config: Config, data: Path) -> EmbeddedEngine:
             reader, rollups, live, data / "state", now_ms, config.of(StreamSettings), on_failure=_end_this_process
         )
         opened.callback(stream.stop)
-        raw = archive(config, data, log_reader(data))
+        of_archive = log_reader(data)  # one of its own: a reader holds its lock while it reads
+        opened.callback(of_archive.close)
+        raw = archive(config, data, of_archive)
         opened.callback(raw.close)
         archiver = Archiver(raw, now_ms, config.of(ArchiveSettings))
         opened.callback(archiver.stop)
