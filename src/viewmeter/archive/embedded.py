@@ -243,16 +243,16 @@ class EmbeddedArchive:
     def drop_before(self, before_ms: int) -> int:
         """Drop hours that ended before, and whose events arrived before; return how many."""
         with self._writing():
-            of_hour: dict[int, list[ArchivedFile]] = {}
+            of_hour: dict[int, list[ArchivedFile]] = {hour: [] for hour in self._manifest.hours()}
             for file in self._manifest.files(end_ms=before_ms):
                 of_hour.setdefault(file.hour_ms, []).append(file)
             old = [
                 hour
                 for hour, found in of_hour.items()
-                if hour + HOUR_MS <= before_ms and max(file.written_ms for file in found) < before_ms
+                if hour + HOUR_MS <= before_ms and all(file.written_ms < before_ms for file in found)
             ]
             gone = [file for hour in old for file in of_hour[hour]]
-            if gone:
+            if old:
                 self._commit(Change(remove=[file.number for file in gone], forget=old), removed=gone)
             return len(old)
 

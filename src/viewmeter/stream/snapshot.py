@@ -107,6 +107,9 @@ def forget_viewer(folder: Path, tenant_id: str, viewer_hash: int) -> int:
     found = load(folder)
     if found is None:
         return 0
+    for leftover in folder.iterdir():  # of a process that died while it saved
+        if leftover.name != f"{_PREFIX}{found.number}":
+            shutil.rmtree(leftover, ignore_errors=True)
     core = found.core
     tenants = core.groups["video"].table()["tenant_id"].to_pylist()
     mine = core.viewer == viewer_hash

@@ -211,6 +211,8 @@ class ArchiveContract:
         archive.erase("acme", 1)
         assert archive.hours()[late] > third[late], "an hour that lost its last events is still told of"
         assert archive.events(late) == 0
+        archive.drop_before(T0 + 1_000 * HOUR_MS)
+        assert dict(archive.hours()) == {}
 
     def test_A4_a_dropped_hour_that_comes_back_has_a_number_it_never_had(self, here: ArchiveUnderTest) -> None:
         here.append(events(event("a", 0)))
