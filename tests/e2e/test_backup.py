@@ -17,8 +17,8 @@ BUSY = {"VIEWMETER_ARCHIVE__FLUSH_EVERY_S": "0.3", "VIEWMETER_STREAM__SNAPSHOT_E
 class Crowd:
     """Two threads that send views of two events until they are told to stop."""
 
-    def __init__(self, product: Product) -> None:
-        self.product = product
+    def __init__(self, product: Product, prefix: str = "view") -> None:
+        self.product, self.prefix = product, prefix
         self.acknowledged: set[str] = set()
         self.sent: set[str] = set()
         self._numbers = itertools.count()
@@ -31,6 +31,9 @@ class Crowd:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
         self._stop.set()
         for thread in self._threads:
             thread.join()
@@ -38,13 +41,17 @@ class Crowd:
     def _send(self) -> None:
         with httpx.Client(timeout=30) as client:
             while not self._stop.is_set():
-                view = f"view-{next(self._numbers)}"
+                view = f"{self.prefix}-{next(self._numbers)}"
                 now = time.time_ns() // 1_000_000
                 event = {"ts": now, "view_id": view, "video_id": "v", "channel_id": "c", "viewer_id": view}
                 beacon = [event | {"type": "request", "seq": 0}, event | {"type": "play", "seq": 1}]
                 self.sent.add(view)
                 url = f"{self.product.base_url}/api/v1/events/beacon"
-                if client.post(url, params={"key": self.product.ingest_key}, json=beacon).status_code == 204:
+                try:
+                    answer = client.post(url, params={"key": self.product.ingest_key}, json=beacon)
+                except httpx.HTTPError:
+                    continue  # killed: nothing was acknowledged
+                if answer.status_code == 204:
                     self.acknowledged.add(view)
 
 
