@@ -142,6 +142,40 @@ def test_A1_A5_kill_9_in_the_middle_of_archiving_and_merging_loses_and_doubles_n
         log.close()
 
 
+_BESIDE = """
+import sys
+from pathlib import Path
+from viewmeter.archive.embedded import ArchiveSettings, EmbeddedArchive
+from viewmeter.eventlog.embedded import EmbeddedLogReader
+from viewmeter.testing.contracts.archive import T0, event, events
+root, name = Path(sys.argv[1]), sys.argv[2]
+archive = EmbeddedArchive(root / "archive", EmbeddedLogReader(root / "log"), lambda: T0, ArchiveSettings(merge_files=3))
+for number in range(15):
+    archive.flush()
+    mine = events(event(f"{name}-{number}", 0), event(f"{name}-{number}", 1, T0 + 3_600_000))
+    archive.add(mine, f"{name} {number}", T0)
+    archive.add(events(event(f"both-{number}", 0)), f"both {number}", T0)
+    archive.tidy(T0, 10**9)
+"""
+
+
+def test_A1_A6_several_processes_write_to_one_archive_and_nothing_is_doubled_or_lost(here: EmbeddedUnderTest) -> None:
+    command = [sys.executable, "-c", _BESIDE, str(here.root)]
+    for seq in range(5):
+        here.append(events(event("log", seq)))
+    children = [subprocess.Popen([*command, name], stderr=subprocess.PIPE, text=True) for name in ("a", "b")]
+    for seq in range(5, 40):
+        here.append(events(event("log", seq)))
+    for child in children:
+        _, said = child.communicate(timeout=120)
+        assert child.returncode == 0, said
+    archive = here.open()
+    archive.flush()
+    expected = {("log", seq): 1 for seq in range(40)} | {(f"both-{number}", 0): 1 for number in range(15)}
+    expected |= {(f"{name}-{number}", seq): 1 for name in "ab" for number in range(15) for seq in (0, 1)}
+    assert seen(archive.read(ALWAYS)) == seen(here.plain()) == expected
+
+
 def test_A5_readers_see_whole_hours_while_files_are_merged_and_rewritten(here: EmbeddedUnderTest) -> None:
     """Between each two steps of a change the reader of another process sees the hour before it or after it."""
     archive = here.open()

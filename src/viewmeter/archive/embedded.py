@@ -181,7 +181,8 @@ class EmbeddedArchive:
             if not batches:
                 return False
             tables = [_placed(batch, batch.events) for batch in batches if batch.events.num_rows]
-            added = self._write(pa.concat_tables(tables)) if tables else []
+            batches.clear()
+            added = self._write(tables) if tables else []
             self._commit(Change(add=added, positions=at, touched=_hours(added)))
             return True
 
@@ -202,7 +203,7 @@ class EmbeddedArchive:
             table = events.select(EVENT_SCHEMA.names)
             table = table.append_column("partition", pa.array(np.full(count, IMPORTED, np.int32)))
             table = table.append_column("offset", pa.array(np.full(count, self._manifest.next_import(), np.int64)))
-            added = self._write(table.cast(ARCHIVE_SCHEMA), now_ms) if count else []
+            added = self._write([table.cast(ARCHIVE_SCHEMA)], now_ms) if count else []
             hours = _hours(added)
             self._commit(Change(add=added, touched=hours, imported=(source, count, now_ms)))
             return Added(count, tuple(hours))
@@ -236,7 +237,7 @@ class EmbeddedArchive:
         kept = events.filter(pc.invert(of_viewer))
         if kept.num_rows == events.num_rows and whole:
             return False
-        added = self._write(kept, file.written_ms) if kept.num_rows else []
+        added = self._write([kept], file.written_ms) if kept.num_rows else []
         self._commit(Change(add=added, remove=[file.number], touched=[file.hour_ms]), removed=[file])
         return True
 
@@ -285,16 +286,19 @@ class EmbeddedArchive:
                     log.error("archive_file_damaged", file=file.number, error=str(damage))
                     self._manifest.mark_damaged(file.number, str(damage))
                     return 0
-            added = self._write(pa.concat_tables(tables), max(file.written_ms for file in group))
+            added = self._write(tables, max(file.written_ms for file in group))
             self._commit(Change(add=added, remove=[file.number for file in group]), removed=group)
             return sum(file.events for file in group)
 
     # --- the change ----------------------------------------------------------------------------------------
 
-    def _write(self, events: pa.Table, now_ms: int | None = None) -> list[ArchivedFile]:
-        """Write the events as one file an hour, under temporary names. Raises `ArchiveUnavailableError`."""
+    def _write(self, pieces: list[pa.Table], now_ms: int | None = None) -> list[ArchivedFile]:
+        """Write the events as one file an hour, under temporary names; empties the list.
+
+        Raises `ArchiveUnavailableError`.
+        """
         settings = self._settings
-        events, hours = files.in_order(events)
+        events, hours = files.in_order(pieces)
         starts = np.flatnonzero(np.r_[True, hours[1:] != hours[:-1]]).tolist()
         number = self._manifest.last_file()
         written: list[ArchivedFile] = []
@@ -313,6 +317,8 @@ class EmbeddedArchive:
                 f"the archive cannot be written ({error.strerror or error}): free disk space or repair the disk; "
                 "the log keeps the events meanwhile"
             ) from error
+        del events, part
+        pa.default_memory_pool().release_unused()  # the engine has other uses for it until the next time
         self._at_step("written")
         return written
 

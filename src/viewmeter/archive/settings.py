@@ -15,9 +15,9 @@ class ArchiveSettings:
     keep_days: int = 30
     """Days that raw events are kept, after they happened and after they arrived."""
 
-    file_events: int = 1_000_000
+    file_events: int = 500_000
     """Events of a large file: smaller ones are merged up to this size, and more are cut into several. It bounds memory
-    (about 400 bytes an event while a file is written)."""
+    (about 700 bytes an event while a file is written). Larger files hold more of a view, and are smaller an event."""
 
     merge_files: int = 8
     """So many small files of an hour are merged into one."""
