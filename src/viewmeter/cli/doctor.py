@@ -18,6 +18,7 @@ from typing import Final, Literal
 
 from viewmeter import config as settings
 from viewmeter import wiring
+from viewmeter.archive.protocol import ArchiveUnavailableError
 from viewmeter.cli import folder
 from viewmeter.cli.access import Flag
 from viewmeter.cli.output import CommandError, result, table
@@ -57,7 +58,7 @@ def doctor(*, data: Path = folder.DEFAULT_DATA, config: Path | None = None, json
     """
     loaded = folder.settings(data, config)
     checks: tuple[Callable[[Path, settings.Loaded], Finding], ...] = (
-        _python, _open_files, _data_folder, _disk_space, _commits, _metadata, _log, _store, _dashboard, _product,
+        _python, _open_files, _data_folder, _disk_space, _commits, _metadata, _log, _archive, _store, _dashboard, _product,
     )  # fmt: skip
     findings = [check(data, loaded) for check in checks]
     rows = [(item.state.upper(), item.check, item.detail) for item in findings]
@@ -140,6 +141,29 @@ def _log(data: Path, _: settings.Loaded) -> Finding:
             "check the disk, the rest is served",
         )  # fmt: skip
     return Finding("event log", "ok", f"{len(ends)} partition(s), {sum(ends.values())} batches ever written")
+
+
+def _archive(data: Path, loaded: settings.Loaded) -> Finding:
+    if not (data / "archive").is_dir():
+        return Finding("archive", "ok", "empty")
+    reader = wiring.log_reader(data)
+    try:
+        archive = wiring.archive(loaded.config, data, reader)
+        figures = archive.figures()
+        archive.close()
+    except ArchiveUnavailableError as problem:
+        return Finding("archive", "fail", str(problem))
+    finally:
+        reader.close()
+    if figures.damaged:
+        path, reason = figures.damaged[0]
+        return Finding(
+            "archive", "fail",
+            f"{len(figures.damaged)} damaged file(s), the first: {path}, {reason}; put them back from a backup, until "
+            "then their hours keep the numbers they have",
+        )  # fmt: skip
+    text = f"{figures.events} events in {figures.files} files, {figures.bytes / 2**20:.1f} MiB"
+    return Finding("archive", "ok", text)
 
 
 def _store(data: Path, loaded: settings.Loaded) -> Finding:
