@@ -58,7 +58,8 @@ def doctor(*, data: Path = folder.DEFAULT_DATA, config: Path | None = None, json
     """
     loaded = folder.settings(data, config)
     checks: tuple[Callable[[Path, settings.Loaded], Finding], ...] = (
-        _python, _open_files, _data_folder, _disk_space, _commits, _metadata, _log, _archive, _store, _dashboard, _product,
+        _python, _open_files, _data_folder, _disk_space, _commits, _metadata, _log, _archive, _store, _dashboard,
+        _product,
     )  # fmt: skip
     findings = [check(data, loaded) for check in checks]
     rows = [(item.state.upper(), item.check, item.detail) for item in findings]
