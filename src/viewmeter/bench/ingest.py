@@ -4,7 +4,8 @@ In: nothing but time. Out: a dict of figures. Method: the real application on th
 generator, as another process, sends beacons of 10 events of 500 bytes over kept-alive connections and counts 204s.
 Both share the machine, so the figure is events per CPU second *of the server* (user and system, from /proc), which
 the generator cannot spoil. The ceiling is measured in the same run, with the same load, on the same server: a
-handler that reads the body and answers 204.
+handler that reads the body and answers 204. Then the time to an acknowledgement is taken at 70 % of what was reached,
+beacons being due at fixed instants whether or not earlier ones were answered.
 """
 
 from __future__ import annotations
@@ -25,11 +26,17 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from viewmeter.bench import ingest_nginx, ingest_rate
+from viewmeter.collector.rows import decoder
+
 EVENTS_PER_BEACON: Final = 10
 BYTES_PER_EVENT: Final = 500
 CONNECTIONS: Final = 256
 RATIO_WANTED: Final = 0.25
-EVENTS_WANTED: Final = 50_000
+EVENTS_WANTED: Final = 85_000
+ACK_P99_WANTED_MS: Final = 20.0
+LOAD: Final = 0.7
+"""The share of the measured capacity at which acknowledgements are timed."""
 _BODIES: Final = 512
 _TURNS: Final = 5
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
@@ -97,23 +104,36 @@ def bodies(seed: int, now_ms: int, count: int = _BODIES) -> list[bytes]:
     return made
 
 
-def run(seconds: float = 5.0, seed: int = 1) -> dict[str, Any]:
-    """Measure, and return the figures. Takes about three times `seconds`.
+def run(seconds: float = 5.0, seed: int = 1, against: str | None = None) -> dict[str, Any]:
+    """Measure, and return the figures. Takes about four times `seconds`. against: "nginx", or None.
 
-    Collector and ceiling take turns of a fifth of `seconds`, since other work on the machine comes and goes.
+    The servers take turns of a fifth of `seconds`, since other work on the machine comes and goes.
     """
-    with tempfile.TemporaryDirectory(prefix="viewmeter-bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="viewmeter-bench-") as folder, contextlib.ExitStack() as running:
         data = Path(folder)
-        with served(data / "a", ()) as collecting, served(data / "b", ("--ceiling",)) as empty:
-            for port, _ in (collecting, empty):
-                _generate(port, min(1.0, seconds / 4), seed)  # imports, caches, the first file: not what is measured
-            turns = [
-                [_measure(server, seconds / _TURNS, seed + turn) for server in (collecting, empty)]
-                for turn in range(1, _TURNS + 1)
-            ]
-    collector, ceiling = (_total([turn[place] for turn in turns]) for place in range(2))
+        servers = {
+            "collector": running.enter_context(served(data / "a", ())),
+            "ceiling": running.enter_context(served(data / "b", ("--ceiling",))),
+        }
+        if against is not None:
+            servers[against] = running.enter_context(ingest_nginx.served(data / "c", free_port()))
+        for name, (port, _) in servers.items():  # imports, caches, the first file: not what is measured
+            _generate(port, min(1.0, seconds / 4), seed, files=name == against)
+        turns = [
+            {name: _measure(server, seconds / _TURNS, seed, files=name == against) for name, server in servers.items()}
+            for _ in range(_TURNS)
+        ]
+        loads = {name: _total([turn[name] for turn in turns]) for name in servers}
+        per_second = loads["collector"].beacons / loads["collector"].wall_s
+        acks = ingest_rate.measure(servers["collector"][0], LOAD * per_second, seconds, seed)
+    return _figures(loads, acks, against, seed)
+
+
+def _figures(loads: dict[str, Load], acks: ingest_rate.Acks, against: str | None, seed: int) -> dict[str, Any]:
+    collector, ceiling = loads["collector"], loads["ceiling"]
     figures: dict[str, Any] = {
         "name": "ingest",
+        "decoder": decoder()[0],
         "events_per_cpu_second": round(collector.events_per_cpu_s),
         "ceiling_events_per_cpu_second": round(ceiling.events_per_cpu_s),
         "ratio_to_ceiling": round(collector.events_per_cpu_s / ceiling.events_per_cpu_s, 3),
@@ -121,22 +141,34 @@ def run(seconds: float = 5.0, seed: int = 1) -> dict[str, Any]:
         "events_per_wall_second": round(collector.beacons * EVENTS_PER_BEACON / collector.wall_s),
         "acknowledged_events": collector.beacons * EVENTS_PER_BEACON,
         "refused_beacons": collector.refused,
+        "load_of_acks": LOAD,
+        "beacons_per_second_of_acks": round(acks.per_second),
+        "ack_p50_ms": round(acks.p50_ms, 1),
+        "ack_p99_ms": round(acks.p99_ms, 1),
         "events_per_beacon": EVENTS_PER_BEACON,
         "bytes_per_event": BYTES_PER_EVENT,
         "connections": CONNECTIONS,
         "seed": seed,
     }
+    if against is not None:
+        other = loads[against]
+        figures[f"{against}_events_per_cpu_second"] = round(other.events_per_cpu_s)
+        figures[f"ratio_to_{against}"] = round(collector.events_per_cpu_s / other.events_per_cpu_s, 3)
+        figures[f"{against}_does"] = ingest_nginx.DOES
     figures["passed"] = (
-        figures["events_per_cpu_second"] >= EVENTS_WANTED and figures["ratio_to_ceiling"] >= RATIO_WANTED
+        figures["events_per_cpu_second"] >= EVENTS_WANTED
+        and figures["ratio_to_ceiling"] >= RATIO_WANTED
+        and acks.p99_ms < ACK_P99_WANTED_MS
+        and collector.refused + acks.refused == 0
     )
     return figures
 
 
-def _measure(server: tuple[int, int], seconds: float, seed: int) -> Load:
+def _measure(server: tuple[int, int], seconds: float, seed: int, *, files: bool = False) -> Load:
     port, pid = server
     cpu_before = cpu_seconds(pid)
     started = time.perf_counter()
-    sent, refused = _generate(port, seconds, seed)
+    sent, refused = _generate(port, seconds, seed, files=files)
     return Load(sent, refused, time.perf_counter() - started, cpu_seconds(pid) - cpu_before)
 
 
@@ -153,7 +185,7 @@ def served(data: Path, options: tuple[str, ...]) -> Iterator[tuple[int, int]]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
-            if process.stdout.readline().strip() != "listening":
+            if not any(line.strip() == "listening" for line in process.stdout):  # log lines may come before
                 raise RuntimeError("the server of the benchmark did not start; its error stands above")
             yield port, process.pid
         finally:
@@ -174,9 +206,10 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
-def _generate(port: int, seconds: float, seed: int) -> tuple[int, int]:
+def _generate(port: int, seconds: float, seed: int, *, files: bool = False) -> tuple[int, int]:
     """Run the generator as a process of its own; return (204s, others)."""
     command = [sys.executable, "-m", "viewmeter.bench.ingest", str(port), str(seconds), str(seed)]
+    command += ["files"] if files else []
     output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 60)
     sent, refused = output.stdout.split()
     return int(sent), int(refused)
@@ -220,23 +253,30 @@ class _Connection(asyncio.Protocol):
         self._next += 1
 
 
-async def _send_for(port: int, seconds: float, seed: int) -> tuple[int, int]:
+def requests(seed: int, *, files: bool = False) -> list[bytes]:
+    """Return whole requests. `files`: as PUT to an address each, for a server that writes each body to its file."""
     rng = random.Random(seed)
-    requests = [
+    now_ms = time.time_ns() // 1_000_000
+    posted = f"POST /api/v1/events/beacon?key=pk_bench&t={now_ms}"
+    return [
         (
-            f"POST /api/v1/events/beacon?key=pk_bench&t={time.time_ns() // 1_000_000} HTTP/1.1\r\n"
+            f"{f'PUT /{place}' if files else posted} HTTP/1.1\r\n"
             f"Host: 127.0.0.1\r\nUser-Agent: {rng.choice(_AGENTS)}\r\nContent-Type: application/json\r\n"
             f"Origin: https://example.org\r\nContent-Length: {len(body)}\r\n\r\n"
         ).encode()
         + body
-        for body in bodies(seed, time.time_ns() // 1_000_000)
+        for place, body in enumerate(bodies(seed, now_ms))
     ]
+
+
+async def _send_for(port: int, seconds: float, seed: int, files: bool) -> tuple[int, int]:
+    sent = requests(seed, files=files)
     loop = asyncio.get_running_loop()
     until = time.perf_counter() + seconds
     connections = []
     for i in range(CONNECTIONS):
         closed = asyncio.Event()
-        made = _Connection(requests, i * _BODIES // CONNECTIONS, until, closed)
+        made = _Connection(sent, i * _BODIES // CONNECTIONS, until, closed)
         await loop.create_connection(lambda made=made: made, "127.0.0.1", port)  # type: ignore[misc]
         connections.append((made, closed))
     for _, closed in connections:
@@ -247,5 +287,5 @@ async def _send_for(port: int, seconds: float, seed: int) -> tuple[int, int]:
 if __name__ == "__main__":
     import uvloop
 
-    counts = uvloop.run(_send_for(int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])))
+    counts = uvloop.run(_send_for(int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]), sys.argv[4:] == ["files"]))
     sys.stdout.write(f"{counts[0]} {counts[1]}\n")

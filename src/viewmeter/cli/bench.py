@@ -13,7 +13,9 @@ from viewmeter.cli.output import CommandError, note, result, table
 Name = Literal["ingest", "speed", "freshness", "idle", "query", "archive", "all"]
 
 
-def bench(name: Name, /, *, seconds: float | None = None, json: Flag = False) -> None:
+def bench(
+    name: Name, /, *, seconds: float | None = None, against: Literal["nginx"] | None = None, json: Flag = False
+) -> None:
     """Run a benchmark, or all of them.
 
     Parameters
@@ -22,9 +24,14 @@ def bench(name: Name, /, *, seconds: float | None = None, json: Flag = False) ->
         ingest, speed, freshness, idle, query, archive or all.
     seconds
         How long to measure (default: each benchmark's own, some seconds).
+    against
+        ingest only: also measure nginx, which writes the same bodies to files.
     json
         Print JSON alone.
     """
+    if against is not None and name != "ingest":
+        raise CommandError(f"--against is for `bench ingest`, not for {name}")
+    options: dict[str, Any] = {key: given for key, given in (("seconds", seconds), ("against", against)) if given}
     results: dict[str, Any] = {}
     failed: list[str] = []
     for one in BENCHES if name == "all" else (name,):
@@ -34,7 +41,7 @@ def bench(name: Name, /, *, seconds: float | None = None, json: Flag = False) ->
         except ImportError as problem:
             raise CommandError(f"bench {one} cannot run here: {problem}") from None
         try:
-            results[one] = run() if seconds is None else run(seconds=seconds)
+            results[one] = run(**options)
         except Exception as problem:  # noqa: BLE001 - the others still run, and the exit code says it
             failed.append(f"{one} ({type(problem).__name__}: {problem})")
     rows = [(one, key, value) for one, found in results.items() for key, value in _flat(found)]
