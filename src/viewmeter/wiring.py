@@ -123,10 +123,17 @@ def _end_this_process(_problem: BaseException) -> None:
     os.kill(os.getpid(), signal.SIGTERM)  # ends serve(); the supervisor starts the engine anew
 
 
-def _start_anew(_order: dict[str, object]) -> None:
-    """Leave an order to the next engine, which carries it out before it opens anything."""
-    log.info("the engine starts anew to erase a viewer")
-    _end_this_process(SystemExit())
+def _leave_to_the_next_engine() -> Callable[[dict[str, object]], None]:
+    """Return a handler that ends this engine, once; the next one carries the order out before it opens anything."""
+    told = threading.Event()
+
+    def handle(_order: dict[str, object]) -> None:
+        if not told.is_set():
+            told.set()
+            log.info("the engine starts anew to erase a viewer")
+            _end_this_process(SystemExit())
+
+    return handle
 
 
 def embedded_engine(config: Config, data: Path) -> EmbeddedEngine:
@@ -171,7 +178,7 @@ def embedded_engine(config: Config, data: Path) -> EmbeddedEngine:
         opened.callback(raw.close)
         archiver = Archiver(raw, now_ms, config.of(ArchiveSettings))
         opened.callback(archiver.stop)
-        desk = OrderDesk(data, {"backup": backup.order(data, stream, rollups), "erase": _start_anew})
+        desk = OrderDesk(data, {"backup": backup.order(data, stream, rollups), "erase": _leave_to_the_next_engine()})
         opened.callback(desk.stop)
         letters = DeadLetters(data / "dead-letters")
         opened.callback(letters.close)
