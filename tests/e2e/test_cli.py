@@ -82,7 +82,8 @@ def test_every_command_has_help(command: str) -> None:
 
 def test_version_names_itself_and_what_it_stands_on() -> None:
     told = said("version")
-    assert told.keys() == {"version", "python", "libraries"}
+    assert told.keys() == {"version", "python", "decoder", "libraries"}
+    assert told["decoder"] in ("compiled", "python")
     assert viewmeter("--version").stdout.strip() == told["version"]
 
 

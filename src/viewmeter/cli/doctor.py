@@ -22,6 +22,8 @@ from viewmeter.archive.protocol import ArchiveUnavailableError
 from viewmeter.cli import folder
 from viewmeter.cli.access import Flag
 from viewmeter.cli.output import CommandError, result, table
+from viewmeter.collector.rows import decoder
+from viewmeter.collector.settings import CollectorSettings
 from viewmeter.metadata.settings import MetadataSettings
 from viewmeter.supervisor import lock, port
 from viewmeter.supervisor.settings import ServerSettings
@@ -58,8 +60,8 @@ def doctor(*, data: Path = folder.DEFAULT_DATA, config: Path | None = None, json
     """
     loaded = folder.settings(data, config)
     checks: tuple[Callable[[Path, settings.Loaded], Finding], ...] = (
-        _python, _open_files, _data_folder, _disk_space, _commits, _metadata, _log, _archive, _store, _dashboard,
-        _product,
+        _python, _decoder, _open_files, _data_folder, _disk_space, _commits, _metadata, _log, _archive, _store,
+        _dashboard, _product,
     )  # fmt: skip
     findings = [check(data, loaded) for check in checks]
     rows = [(item.state.upper(), item.check, item.detail) for item in findings]
@@ -72,6 +74,13 @@ def doctor(*, data: Path = folder.DEFAULT_DATA, config: Path | None = None, json
 
 def _python(_: Path, __: settings.Loaded) -> Finding:
     return Finding("python", "ok", f"Python {sys.version.split()[0]}, {os.cpu_count()} cores")
+
+
+def _decoder(_: Path, loaded: settings.Loaded) -> Finding:
+    used, detail = decoder()
+    if not loaded.config.of(CollectorSettings).compiled_decoder:
+        return Finding("decoder", "ok", "beacons go through msgspec: collector.compiled_decoder is false")
+    return Finding("decoder", "ok" if used == "compiled" else "warn", detail)
 
 
 def _open_files(_: Path, __: settings.Loaded) -> Finding:

@@ -14,6 +14,7 @@ from viewmeter import config as settings
 from viewmeter.cli import folder
 from viewmeter.cli.access import Flag
 from viewmeter.cli.output import result, table
+from viewmeter.collector.rows import decoder
 
 LIBRARIES: Final = ("duckdb", "granian", "litestar", "numpy", "pyarrow", "datasketches")
 
@@ -47,6 +48,7 @@ def version(*, json: Flag = False) -> None:
         Print JSON alone.
     """
     libraries = {name: importlib.metadata.version(name) for name in LIBRARIES}
-    answer = {"version": __version__, "python": platform.python_version(), "libraries": libraries}
-    lines = [f"viewmeter {__version__}", f"python {platform.python_version()}"]
+    used = decoder()[0]
+    answer = {"version": __version__, "python": platform.python_version(), "decoder": used, "libraries": libraries}
+    lines = [f"viewmeter {__version__}", f"python {platform.python_version()}", f"decoder {used}"]
     result(answer, "\n".join([*lines, *(f"{name} {text}" for name, text in libraries.items())]), json)

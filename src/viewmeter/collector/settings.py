@@ -59,7 +59,7 @@ class CollectorSettings:
     max_batch_events: int = 20_000
     """Largest batch of one commit."""
 
-    linger_ms: int = 10
+    linger_ms: int = 5
     """How long a busy worker collects beacons for one commit. An idle one commits at once."""
 
     retry_after_s: int = 2
