@@ -49,6 +49,7 @@ class Load:
     refused: list[int] = field(default_factory=list)
     stamp: Callable[[], int] = lambda: 0  # the position of a journal, say: taken as soon as an answer is there
     stamps: dict[str, int] = field(default_factory=dict)  # of each acknowledged beacon
+    period: object = "24h"  # what is asked for, as `time_range`
     repeated: int = 0  # events of beacons that were there already when `send_again` sent them
 
     repeats_unsure: int = 0  # as many again may have been sent twice: what a power cut took back
@@ -80,7 +81,7 @@ class Load:
         try:
             answer = client.post(
                 f"{self.product.base_url}/api/v1/events/beacon",
-                params={"key": self.product.ingest_key},
+                params={"key": self.product.ingest_key, "t": str(time.time_ns() // 1_000_000)},
                 json=beacon(self.channel, video),
             )
         except httpx.HTTPError:
@@ -126,7 +127,9 @@ class Load:
         strangers = counted.keys() - self.acknowledged - self.uncertain
         assert not strangers, f"counted, but never sent: {sorted(strangers)[:3]}"
         sums = ["events", "lost_events", "plays", "duplicate_events"]
-        (total,) = self.product.query(channel_id=self.channel, time_range="24h", granularity="total", metrics=sums)
+        (total,) = self.product.query(
+            channel_id=self.channel, time_range=self.period, granularity="total", metrics=sums
+        )
         *found, duplicates = (total[name] for name in sums)
         expected = [len(TYPES) * len(counted), 0, len(counted)]
         assert found == expected, f"{sums[:-1]} of the channel are {found}, not {expected}"
@@ -137,7 +140,7 @@ class Load:
         """Return (events, attempts, plays) by video, as the product answers."""
         rows = self.product.query(
             channel_id=self.channel,
-            time_range="24h",
+            time_range=self.period,
             granularity="total",
             metrics=["events", "attempts", "plays"],
             dimensions=["video_id"],

@@ -2,7 +2,8 @@
 
 In: record batches of `EVENT_SCHEMA`. Out: their offsets, once they survive a power cut (`synchronous=FULL`: the
 append is one transaction and ends with an fsync). The reader is in `embedded_reader.py`. Promised: L1 to L3 of
-`protocol.py`. After an error the file is closed and the next append opens it again, so a full disk heals by itself.
+`protocol.py`. After an error of the disk the file is given up and a new one begun (decision 75); a process never
+appends to a file of the one before it, for the same reason. A full disk heals by itself.
 Not done here: batching (the collector's group commit does it), and any check of the events themselves.
 """
 
@@ -34,12 +35,14 @@ _WAL_PAGES: Final = 1000
 
 _PRAGMAS: Final = (
     f"PRAGMA page_size={_PAGE_BYTES}",
-    "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
     f"PRAGMA wal_autocheckpoint={_WAL_PAGES}",
     f"PRAGMA journal_size_limit={4 * _WAL_PAGES * _PAGE_BYTES}",
     "PRAGMA temp_store=MEMORY",
 )
+_NOTHING_WRITTEN: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_BUSY)
+"""After these SQLite writes the same places again: the file is as good as before."""
+
 _INSERT: Final = "INSERT INTO batches VALUES (?, ?, ?, ?, ?, ?)"
 
 
@@ -58,7 +61,8 @@ class EmbeddedLogWriter:
         self._partition = partition
         self._clock = clock
         self._connection: sqlite3.Connection | None = None
-        self._segment: files.Segment | None = None
+        self._segment_hour = ""  # of the open file
+        self._hour = ""  # the latest one so far
         self._folder.mkdir(parents=True, exist_ok=True)
         for folder in (self._folder, root, root.parent):
             files.sync_folder(folder)
@@ -90,7 +94,8 @@ class EmbeddedLogWriter:
         try:
             self._open_for(self._clock()).execute(_INSERT, row)
         except (sqlite3.Error, OSError) as error:
-            self._close_connection()
+            if getattr(error, "sqlite_errorcode", None) not in _NOTHING_WRITTEN:
+                self._give_up_file()
             _log.warning("log_append_failed", partition=self._partition, offset=offset, error=str(error))
             raise LogUnavailableError(
                 f"partition {self._partition} of the event log cannot be written ({error}); "
@@ -106,34 +111,51 @@ class EmbeddedLogWriter:
 
     def _open_for(self, now_ms: int) -> sqlite3.Connection:
         """Return the open file of this hour. A clock that goes backwards stays in the file that is open."""
-        wanted = files.segment_path(self._folder, now_ms, self._next)
-        current = self._segment
-        if current is not None and wanted.name[:13] <= current.hour:
-            return self._connection or self._open(current.path)
+        self._hour = max(self._hour, files.hour_of(now_ms))
         if self._connection is not None:
+            if self._segment_hour == self._hour:
+                return self._connection
             # The hour is over: leave nothing in the WAL, so that the file is complete by itself.
             with contextlib.suppress(sqlite3.Error):
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._close_connection()
-        connection = self._open(wanted)
-        self._segment = files.Segment(self._next, wanted.name[:13], wanted)
+        return self._begin_file()
+
+    def _begin_file(self) -> sqlite3.Connection:
+        segment = files.new_segment(self._folder, self._hour, self._next)
+        try:
+            connection = sqlite3.connect(segment.path, isolation_level=None, check_same_thread=False, timeout=5)
+            try:
+                for pragma in _PRAGMAS:
+                    connection.execute(pragma)
+                # SQLite answers an error here with the mode that was, in which a commit is not durable at its end.
+                (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
+                if mode != "wal":
+                    raise OSError(f"{segment.path.name} cannot be switched to a write-ahead log")
+                connection.execute(files.BATCHES_TABLE)
+                files.sync_folder(self._folder)
+            except BaseException:
+                connection.close()
+                raise
+        except BaseException:
+            with contextlib.suppress(OSError):  # it holds nothing, and a disk that stays full must not fill with names
+                files.remove_segment(segment.path)
+            raise
+        self._connection, self._segment_hour = connection, segment.hour
         return connection
 
-    def _open(self, path: Path) -> sqlite3.Connection:
-        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
-        try:
-            for pragma in _PRAGMAS:
-                connection.execute(pragma)
-            connection.execute(files.BATCHES_TABLE)
-            # A commit that failed in its fsync may have left a complete row behind. Its sender was told that
-            # nothing was accepted, so it must not come to light now.
-            connection.execute('DELETE FROM batches WHERE "offset" >= ?', (self._next,))
-            files.sync_folder(self._folder)
-        except BaseException:
-            connection.close()
-            raise
-        self._connection = connection
-        return connection
+    def _give_up_file(self) -> None:
+        """Leave a file in which a commit failed, and begin the next one.
+
+        A failed fsync may have dropped what was written from the disk but not from memory: a later fsync that succeeds
+        says nothing of it. And the row may be complete, though its sender was told that nothing was accepted. The new
+        file's first offset ends both: what the old one holds from there on does not count. So it is made at once.
+        """
+        opened = self._connection is not None
+        self._close_connection()
+        if opened:
+            with contextlib.suppress(sqlite3.Error, OSError):
+                self._begin_file()
 
     def _close_connection(self) -> None:
         connection, self._connection = self._connection, None
@@ -144,6 +166,7 @@ class EmbeddedLogWriter:
     def _recover(self) -> int:
         """Return the next offset, from the newest file that holds anything."""
         found = files.segments(self._folder)
+        self._hour = max((segment.hour for segment in found), default="")
         for segment in reversed(found):
             try:
                 with contextlib.closing(files.open_readonly(segment.path)) as connection:
@@ -152,31 +175,24 @@ class EmbeddedLogWriter:
                 if "no such table" in str(error):
                     last = None  # the writer died between making the file and its first row
                 elif files.is_damage(error):
-                    return self._step_over(segment, error)
+                    return self._beyond(segment, error)
                 else:
                     raise LogUnavailableError(
                         f"partition {self._partition} of the event log cannot be opened ({error}); "
                         "free disk space or file handles, then start again"
                     ) from error
-            self._segment = self._segment or segment
-            if last is not None:
-                return int(last) + 1
-            if segment.first_offset > 1:
-                return segment.first_offset
+            return segment.first_offset if last is None else int(last) + 1
         return 1
 
-    def _step_over(self, segment: files.Segment, error: Exception) -> int:
-        """Leave a file that cannot be read to the reader, which reports it, and go on behind all it can have held.
+    def _beyond(self, segment: files.Segment, error: Exception) -> int:
+        """Return an offset behind all that a file can have held that cannot be read; the reader reports it.
 
         A row takes 500 bytes at least, so a file holds fewer rows than its bytes (and those of its WAL) / 500.
         """
         wal = segment.path.with_name(segment.path.name + "-wal")
         held_bytes = segment.path.stat().st_size + (wal.stat().st_size if wal.exists() else 0)
-        beyond = segment.first_offset + held_bytes // 500 + 1
-        path = files.segment_path(self._folder, self._clock(), beyond)
-        self._segment = files.Segment(beyond, path.name[:13], path)
         _log.error("log_file_damaged", file=segment.path.name, partition=self._partition, error=str(error))
-        return beyond
+        return segment.first_offset + held_bytes // 500 + 1
 
     def _take_lock(self) -> int:
         handle = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

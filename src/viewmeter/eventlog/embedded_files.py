@@ -1,7 +1,9 @@
 """Where the embedded log keeps its files, and what their names say.
 
 `root/p03/2026-11-25T10-000000000123.sqlite` is partition 3, begun in the hour 10 (UTC) with offset 123. The first
-offset stands in the name so that a file that cannot be opened still says which offsets are lost.
+offset stands in the name so that a file that cannot be opened still says which offsets are lost. What a file holds at
+or behind the first offset of the next one does not count: its commit failed. A file in place of one that was given up
+before it held anything has the same first offset and a number behind it (`…-000000000123-1.sqlite`).
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import Final, NamedTuple
 
 from viewmeter.model.time import from_ms
 
-_FILE_NAME: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d)-(\d{12,})\.sqlite")
+_FILE_NAME: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d)-(\d{12,})(?:-(\d+))?\.sqlite")
 _PARTITION_NAME: Final = re.compile(r"p(\d{2,})")
 
 _DAMAGE_CODES: Final = frozenset(
@@ -37,6 +39,7 @@ class Segment(NamedTuple):
     """One file of a partition. Tuples sort in the order of their offsets."""
 
     first_offset: int
+    attempt: int  # of the files that begin with this offset
     hour: str
     path: Path
 
@@ -46,9 +49,16 @@ def partition_folder(root: Path, partition: int) -> Path:
     return root / f"p{partition:02d}"
 
 
-def segment_path(folder: Path, at_ms: int, first_offset: int) -> Path:
-    """Return the path of the file begun at `at_ms`."""
-    return folder / f"{from_ms(at_ms):%Y-%m-%dT%H}-{first_offset:012d}.sqlite"
+def hour_of(at_ms: int) -> str:
+    """Return the hour as it stands in the names."""
+    return f"{from_ms(at_ms):%Y-%m-%dT%H}"
+
+
+def new_segment(folder: Path, hour: str, first_offset: int) -> Segment:
+    """Return a file that does not exist yet and stands behind all that do."""
+    attempt = 1 + max((s.attempt for s in segments(folder) if s.first_offset == first_offset), default=-1)
+    name = f"{hour}-{first_offset:012d}{f'-{attempt}' if attempt else ''}.sqlite"
+    return Segment(first_offset, attempt, hour, folder / name)
 
 
 def partitions(root: Path) -> list[int]:
@@ -67,7 +77,7 @@ def segments(folder: Path) -> list[Segment]:
     except FileNotFoundError:
         return []
     found = [(name, match) for name in names if (match := _FILE_NAME.fullmatch(name))]
-    return sorted(Segment(int(match[2]), match[1], folder / name) for name, match in found)
+    return sorted(Segment(int(match[2]), int(match[3] or 0), match[1], folder / name) for name, match in found)
 
 
 def remove_segment(path: Path) -> None:

@@ -186,10 +186,7 @@ class EmbeddedLogReader:
     def _end(self, partition: int) -> int:
         for segment in reversed(files.segments(files.partition_folder(self._root, partition))):
             last = self._last_offset(segment.path)
-            if last is not None:
-                return last
-            if segment.first_offset > 1:
-                return segment.first_offset - 1
+            return segment.first_offset - 1 if last is None else last
         return 0
 
     def _last_offset(self, path: Path) -> int | None:
