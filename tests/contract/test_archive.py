@@ -18,7 +18,7 @@ import pytest
 
 from viewmeter.archive.archiver import Archiver
 from viewmeter.archive.embedded import ArchiveSettings, EmbeddedArchive
-from viewmeter.archive.protocol import ARCHIVE_SCHEMA, ArchiveDamagedError
+from viewmeter.archive.protocol import ARCHIVE_SCHEMA, ArchiveDamagedError, ArchiveUnavailableError
 from viewmeter.eventlog.embedded import EmbeddedLogReader, EmbeddedLogWriter
 from viewmeter.model.time import DAY_MS, HOUR_MS, MINUTE_MS, Interval
 from viewmeter.testing.contracts.archive import ALWAYS, T0, ArchiveContract, Died, event, events, seen
@@ -313,6 +313,35 @@ def test_A7_erasing_from_a_damaged_file_keeps_what_can_be_read_of_it(here: Embed
     left = archive.read(ALWAYS)
     assert set(left["viewer_hash"].to_pylist()) == {0}
     assert 100 < left.num_rows < 200, "one group of rows of seven was damaged"
+
+
+def test_a_manifest_that_is_gone_is_made_anew_from_the_files(here: EmbeddedUnderTest) -> None:
+    archive = here.open()
+    for seq in range(4):
+        here.append(events(event("a", seq), event("b", seq, T0 + HOUR_MS)), seq % 2)
+        archive.flush()
+    archive.tidy(T0 + 100 * HOUR_MS, 10**9)
+    archive.add(events(event("c", 0)), "source", T0)
+    before, hours, positions = seen(archive.read(ALWAYS)), dict(archive.hours()), archive.positions()
+    archive.close()
+    for path in here.folder.glob("manifest.db*"):
+        path.unlink()
+    half = here.folder / "date=2025-11-24" / "hour=16" / ".0000000077.parquet.tmp"
+    half.write_bytes(b"half a file")
+    again = here.open()
+    assert (seen(again.read(ALWAYS)), again.positions()) == (before, positions)
+    assert {hour for hour, version in again.hours().items() if version > hours[hour]} == set(hours), "counted anew"
+    assert not half.exists()
+    here.append(events(event("a", 9)))
+    again.flush()
+    assert seen(again.read(ALWAYS)) == seen(here.plain()) == before | {("a", 9): 1}
+
+
+def test_a_manifest_that_is_damaged_says_what_to_do(here: EmbeddedUnderTest) -> None:
+    here.open().close()
+    (here.folder / "manifest.db").write_bytes(b"no database at all" * 100)
+    with pytest.raises(ArchiveUnavailableError, match=r"remove archive/manifest\.db"):
+        here.open()
 
 
 # Merging

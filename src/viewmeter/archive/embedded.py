@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 import structlog
 
 from viewmeter.archive import embedded_files as files
+from viewmeter.archive.embedded_adopt import adopt
 from viewmeter.archive.embedded_manifest import ArchivedFile, Change, Manifest
 from viewmeter.archive.embedded_merge import groups_to_merge
 from viewmeter.archive.embedded_read import EmbeddedArchiveReader
@@ -72,6 +73,8 @@ class EmbeddedArchive:
         self._manifest = Manifest(root)
         self._reader = EmbeddedArchiveReader(root)
         with self._writing():
+            if self._manifest.is_new():
+                adopt(root, self._manifest, clock())
             self._settle()
         self._tell_log(self.positions())
 

@@ -167,6 +167,16 @@ class Manifest:
         with self._guard, self._reported():
             return int(self._db.execute("SELECT file FROM counters").fetchone()[0])
 
+    def is_new(self) -> bool:
+        """Return whether nothing was ever committed here."""
+        with self._guard, self._reported():
+            return bool(self._db.execute("SELECT file = 0 AND version = 0 FROM counters").fetchone()[0])
+
+    def begin_versions(self, above: int) -> None:
+        """Give hours versions above this number from now on."""
+        with self._guard, self._reported():
+            self._db.execute("UPDATE counters SET version = max(version, ?)", (above,))
+
     def totals(self) -> tuple[int, int, int]:
         """Return files, events, bytes."""
         query = "SELECT count(*), coalesce(sum(events), 0), coalesce(sum(bytes), 0) FROM files"
@@ -189,8 +199,8 @@ class Manifest:
     def _reported(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
-            raise ArchiveUnavailableError(
-                f"the manifest of the archive cannot be used ({error}): free disk space or repair the disk; "
-                "it is tried again by itself"
-            ) from error
+        except sqlite3.DatabaseError as error:
+            todo = "free disk space or repair the disk; it is tried again by itself"
+            if not isinstance(error, sqlite3.OperationalError):
+                todo = f"remove archive/{NAME} while nothing runs; it is made anew from the files"
+            raise ArchiveUnavailableError(f"the manifest of the archive cannot be used ({error}): {todo}") from error
