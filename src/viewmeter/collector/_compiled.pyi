@@ -1,4 +1,4 @@
-"""The types of the compiled decoder (compiled/rows.c)."""
+"""The types of the compiled decoder (compiled/*.c)."""
 
 from collections.abc import Mapping
 from typing import Any, final

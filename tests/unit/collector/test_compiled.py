@@ -181,6 +181,7 @@ def test_bytes_inside_of_a_text_are_the_same_to_both_decoders_or_left_to_python(
     same(body.replace(b"edge-a", noise).replace(b"edge-b", noise))
 
 
+@settings(deadline=None)
 @given(text=st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters='"\\'), min_size=1, max_size=90))
 def test_plain_text_of_any_script_is_taken(text: str) -> None:
     members = REQUIRED | dict.fromkeys(
@@ -189,6 +190,7 @@ def test_plain_text_of_any_script_is_taken(text: str) -> None:
     assert same(("[{" + ",".join(f'"{n}":{v}' for n, v in members.items()) + "}]").encode())
 
 
+@settings(deadline=None)
 @given(number=st.floats(0, 1e11))
 def test_any_number_that_a_browser_writes_is_taken(number: float) -> None:
     text = repr(number)

@@ -1,0 +1,205 @@
+/* `Rows.take`: a body that scan.c understands becomes columns.
+ *
+ * In: a body, and what is known of its POST. Out: the number of its events, or None: not plain, or not wholly valid (an
+ * event out of time, a channel that the key may not write to). Promised: all of a body is in the columns or nothing.
+ */
+#include "store.h"
+
+static const int head_of_word[WORDS] = {VM_CHANNEL, VM_VIDEO, VM_PLAYER, VM_CDN, VM_STREAM};
+
+typedef struct {
+    long long oldest, newest; /* `ts` strictly between them is surely in time; at the edge the reference decides */
+    PyObject *own, *channels; /* the key's one channel or None; all its channels or None */
+    PyObject *views, *viewers;
+    PyObject *sender, *tenant_id;
+    int anonymous; /* a viewer is known by its view alone */
+} admission_t;
+
+static PyObject *word_of(const vm_text *text) {
+    return PyUnicode_DecodeUTF8((const char *)text->at, (Py_ssize_t)text->size, NULL);
+}
+
+static int same_run(const vm_event *a, const vm_event *b) {
+    for (int i = 0; i < VM_HEADS; i++)
+        if (a->text[i].at != b->text[i].at) return 0;
+    return 1;
+}
+
+static int is_given(const vm_text *text) { return text->at != NULL && text->size > 0; }
+
+/* Return the channel of a run, or NULL: with an exception an error, without one not mine. */
+static PyObject *channel_of(const vm_text *named, const admission_t *key) {
+    if (!is_given(named)) return key->own == Py_None ? NULL : Py_NewRef(key->own);
+    PyObject *channel = word_of(named);
+    if (channel == NULL || key->channels == Py_None) return channel;
+    int allowed = PySequence_Contains(key->channels, channel);
+    if (allowed != 1) Py_CLEAR(channel);
+    return channel;
+}
+
+/* Set the key of a hash: `table[word]`, where the tables of viewers.py compute what is missing. */
+static int hash_of(PyObject *table, PyObject *word, int64_t *hash) {
+    PyObject *found = PyObject_GetItem(table, word);
+    if (found == NULL) return -1;
+    *hash = PyLong_AsLongLong(found);
+    Py_DECREF(found);
+    return *hash == -1 && PyErr_Occurred() ? -1 : 0;
+}
+
+static int viewer_of(const vm_event *head, const admission_t *key, int64_t *hash) {
+    const vm_text *viewer = &head->text[key->anonymous ? VM_VIEW : VM_VIEWER];
+    if (is_given(viewer)) {
+        PyObject *word = word_of(viewer);
+        int failed = word == NULL ? -1 : hash_of(key->viewers, word, hash);
+        Py_XDECREF(word);
+        return failed;
+    }
+    PyObject *found = PyObject_CallMethod(key->sender, "viewer_hash", "O", key->tenant_id);
+    if (found == NULL) return -1;
+    *hash = PyLong_AsLongLong(found);
+    Py_DECREF(found);
+    return *hash == -1 && PyErr_Occurred() ? -1 : 0;
+}
+
+/* Describe the run that starts with `head`. Returns 1, 0: not mine, -1: an exception. `run->view` may be set anyway. */
+static int describe(Rows *self, const vm_event *head, const admission_t *key, run_t *run) {
+    PyObject *channel = channel_of(&head->text[VM_CHANNEL], key);
+    if (channel == NULL) return PyErr_Occurred() ? -1 : 0;
+    run->words[W_CHANNEL] = vm_code(self, W_CHANNEL, channel);
+    Py_DECREF(channel);
+    if (run->words[W_CHANNEL] < 0) return -1;
+    for (int i = W_CHANNEL + 1; i < WORDS; i++) {
+        const vm_text *text = &head->text[head_of_word[i]];
+        run->words[i] = 0;
+        if (!is_given(text)) continue;
+        PyObject *word = word_of(text);
+        if (word == NULL) return -1;
+        run->words[i] = vm_code(self, i, word);
+        Py_DECREF(word);
+        if (run->words[i] < 0) return -1;
+    }
+    run->view = word_of(&head->text[VM_VIEW]);
+    if (run->view == NULL || hash_of(key->views, run->view, &run->view_key) < 0) return -1;
+    return viewer_of(head, key, &run->viewer_hash) < 0 ? -1 : 1;
+}
+
+/* Find the runs of the scanned events. Returns how many, 0: not mine, -1: an exception. */
+static Py_ssize_t find_runs(Rows *self, Py_ssize_t events, const admission_t *key) {
+    const vm_event *scanned = self->scanned;
+    Py_ssize_t count = 0;
+    for (Py_ssize_t i = 0; i < events; i++) {
+        if (scanned[i].whole[VM_TS] <= key->oldest || scanned[i].whole[VM_TS] >= key->newest) return 0;
+    }
+    for (Py_ssize_t i = 0; i < events; i++) {
+        if (i > 0 && same_run(&scanned[i], &scanned[i - 1])) {
+            self->runs[count - 1].events++;
+            continue;
+        }
+        run_t *run = &self->runs[count++];
+        *run = (run_t){.first = i, .events = 1, .view = NULL};
+        int described = describe(self, &scanned[i], key, run);
+        if (described <= 0) {
+            vm_forget_runs(self->runs, count);
+            return described;
+        }
+    }
+    return count;
+}
+
+/* Note error_code and error_message of the events that have any. Returns -1 with an exception. */
+static int note_texts(Rows *self, Py_ssize_t events) {
+    for (Py_ssize_t i = 0; i < events; i++) {
+        const vm_text *code = &self->scanned[i].text[VM_ERROR_CODE], *message = &self->scanned[i].text[VM_ERROR_MESSAGE];
+        if (code->at == NULL && message->at == NULL) continue;
+        PyObject *note = Py_BuildValue("(ns#s#)", self->events + i, code->at ? (const char *)code->at : "",
+                                       (Py_ssize_t)code->size, message->at ? (const char *)message->at : "",
+                                       (Py_ssize_t)message->size);
+        int failed = note == NULL || PyList_Append(self->texts, note) < 0;
+        Py_XDECREF(note);
+        if (failed) return -1;
+    }
+    return 0;
+}
+
+/* Take back what was noted beyond `kept`, under an exception that stays. */
+static void unnote(Rows *self, Py_ssize_t kept) {
+    PyObject *type, *error, *trace;
+    PyErr_Fetch(&type, &error, &trace);
+    PyList_SetSlice(self->texts, kept, PyList_GET_SIZE(self->texts), NULL);
+    PyErr_Restore(type, error, trace);
+}
+
+/* Write the scanned events into the columns of numbers. `vm_reserve` was called; nothing can fail. */
+static void write_scanned(Rows *self, Py_ssize_t events, int64_t shift_ms) {
+    for (int column = 0; column < VM_WHOLES; column++) {
+        int64_t *to = whole_of(self, column);
+        for (Py_ssize_t i = 0; i < events; i++) to[i] = self->scanned[i].whole[column];
+    }
+    int64_t *ts = whole_of(self, VM_TS);
+    double *rate = (double *)(void *)self->column[RATE] + self->events;
+    for (Py_ssize_t i = 0; i < events; i++) {
+        const vm_event *event = &self->scanned[i];
+        ts[i] += shift_ms;
+        rate[i] = event->rate;
+        self->column[TYPE][self->events + i] = event->type;
+        int8_t fatal = event->flag[VM_FATAL]; /* its values are those of `Fatality` */
+        if (fatal < 0 && event->flag[VM_HALTED] == 1) fatal = 2;
+        self->column[FATAL][self->events + i] = (unsigned char)fatal;
+        self->column[BLIND][self->events + i] = event->flag[VM_BLIND] == 1;
+    }
+}
+
+static Py_ssize_t take(Rows *self, const char *body, Py_ssize_t size, Py_ssize_t most, const beacon_t *beacon,
+                       const admission_t *key, int *ignored) {
+    Py_ssize_t events = vm_scan((const unsigned char *)body, (size_t)size, self->scanned, ignored);
+    if (events == 0 || events > most) return 0;
+    Py_ssize_t runs = find_runs(self, events, key);
+    if (runs <= 0) return runs;
+    Py_ssize_t noted = PyList_GET_SIZE(self->texts);
+    Py_ssize_t bytes = vm_views_bytes(self->runs, runs);
+    /* `vm_reserve` comes last: behind it no other code can run that might change the columns. */
+    if (bytes < 0 || note_texts(self, events) < 0 || vm_reserve(self, events, (size_t)bytes) < 0) {
+        unnote(self, noted);
+        events = -1;
+    } else {
+        write_scanned(self, events, beacon->shift_ms);
+        vm_write_runs(self, beacon, self->runs, runs);
+        self->events += events;
+    }
+    vm_forget_runs(self->runs, runs);
+    return events;
+}
+
+const char vm_take_doc[] = PyDoc_STR(
+    "take(body, most, oldest, newest, shift_ms, own, channels, views, viewers, sender, tenant_id, anonymous, tenant, "
+    "sender_code, received_at, /)\n--\n\n"
+    "Add the events of a body; return (events, ignored fields), or None where it is not plain.\n\n"
+    "None leaves nothing behind but words, and so does an exception. most: events it may have. oldest, newest: rounded "
+    "`ts` must lie between them, without them. own: the channel of events that name none, or None. channels: those "
+    "allowed, or None. views, viewers: text to hash. anonymous: a viewer is known by its view alone.");
+
+PyObject *vm_rows_take(Rows *self, PyObject *args) {
+    admission_t key;
+    beacon_t beacon;
+    PyObject *body;
+    Py_ssize_t most;
+    long long shift_ms, received_at;
+    int ignored = 0;
+    if (!PyArg_ParseTuple(args, "SnLLLOOOOOUpiiL", &body, &most, &key.oldest, &key.newest, &shift_ms, &key.own,
+                          &key.channels, &key.views, &key.viewers, &key.sender, &key.tenant_id, &key.anonymous,
+                          &beacon.tenant, &beacon.sender, &received_at))
+        return NULL;
+    if (key.own != Py_None && !PyUnicode_Check(key.own)) {
+        PyErr_SetString(PyExc_TypeError, "own is a channel or None");
+        return NULL;
+    }
+    if (self->busy) Py_RETURN_NONE; /* a hash that is computed may run other code, even this again */
+    beacon.received_at = received_at;
+    beacon.shift_ms = shift_ms;
+    self->busy = 1;
+    Py_ssize_t events = take(self, PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body), most, &beacon, &key, &ignored);
+    self->busy = 0;
+    if (events < 0) return NULL;
+    if (events == 0) Py_RETURN_NONE;
+    return Py_BuildValue("(ni)", events, ignored);
+}
