@@ -25,6 +25,7 @@ from viewmeter.config import Config
 if TYPE_CHECKING:
     from viewmeter.archive.archiver import Archiver
     from viewmeter.archive.protocol import Archive
+    from viewmeter.collector.settings import CollectorSettings
     from viewmeter.eventlog.protocol import LogReader, LogWriter
     from viewmeter.olap.protocol import TimeSeriesStore
     from viewmeter.stream.protocol import StreamJobs
@@ -217,21 +218,29 @@ class EmbeddedWorker:
     """A collector worker: the intake, and the gateway to everything else."""
 
     app: Gateway
+    settings: CollectorSettings
     close: Callable[[], None]
 
     def serve(self, host: str, port: int) -> None:
         """Answer on the public port until SIGTERM."""
-        from viewmeter.collector.serve import serve
+        from viewmeter.collector.serve import Hooks, serve
 
-        serve(self.app, host, port, on_stopping=self.app.close_streams)
+        hooks = Hooks(on_stopping=self.app.close_streams, busy=self.app.busy)
+        serve(self.app, host, port, self.settings, hooks)
 
 
-def embedded_worker(config: Config, data: Path, partition: int, engine: Path) -> EmbeddedWorker:
-    """Open everything that a collector worker runs on; `engine` is the socket of the engine process."""
+def embedded_worker(
+    config: Config, data: Path, partition: int, engine: Path, buckets: int | None = None
+) -> EmbeddedWorker:
+    """Open everything that a collector worker runs on.
+
+    engine: the socket of the engine process. buckets: a file descriptor of memory where workers count together.
+    """
     from viewmeter.collector.app import CollectorApp
     from viewmeter.collector.deadletters import DeadLetterWriter
     from viewmeter.collector.quality.sample import QualityMonitor, SampledLog
     from viewmeter.collector.quality.store import FiguresWriter
+    from viewmeter.collector.rates import Buckets
     from viewmeter.collector.settings import CollectorSettings
     from viewmeter.eventlog.embedded import EmbeddedLogWriter
     from viewmeter.metadata.directory import Directory
@@ -254,7 +263,9 @@ def embedded_worker(config: Config, data: Path, partition: int, engine: Path) ->
             data / "dead-letters", partition, settings.max_dead_letters, settings.max_dead_letter_bytes
         )
         opened.callback(letters.close)
-        collector = CollectorApp(settings, directory, writer, letters, data / "run", clock=now_ms)
+        collector = CollectorApp(
+            settings, directory, writer, letters, data / "run", clock=now_ms, buckets=Buckets(buckets)
+        )
         gateway = Gateway(collector, engine, settings.trusted_proxies, config.of(GatewaySettings))
         closing = opened.pop_all()
-    return EmbeddedWorker(gateway, closing.close)
+    return EmbeddedWorker(gateway, settings, closing.close)

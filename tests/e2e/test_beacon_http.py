@@ -586,7 +586,7 @@ def test_413_for_more_than_500_events(shared: Server) -> None:
 @pytest.mark.parametrize("content_type", ["text/html", "multipart/form-data; boundary=x", "application/cmcd"])
 def test_415_for_another_content_type(shared: Server, content_type: str) -> None:
     answer = shared.post([event()], headers={"Content-Type": content_type})
-    body = problem(answer, 415, "unsupported_content_type")
+    body = problem(answer, 415, "unsupported_media_type")
     assert "application/json" in body["detail"]
 
 
@@ -768,7 +768,7 @@ def test_a_native_event_names_its_own_player(shared: Server) -> None:
 
 def test_cmcd_of_another_content_type_is_415(shared: Server) -> None:
     answer = shared.post(path=CMCD, content=b"x", headers={"Content-Type": "application/json"})
-    problem(answer, 415, "unsupported_content_type")
+    problem(answer, 415, "unsupported_media_type")
 
 
 # Durability

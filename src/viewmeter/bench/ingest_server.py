@@ -17,7 +17,7 @@ from typing import Any
 
 from viewmeter.collector.app import CollectorApp
 from viewmeter.collector.deadletters import DeadLetterWriter
-from viewmeter.collector.serve import Served, serve
+from viewmeter.collector.serve import Hooks, Served, serve
 from viewmeter.collector.settings import CollectorSettings
 from viewmeter.eventlog.embedded import EmbeddedLogWriter
 from viewmeter.metadata.keys import Key, Tenant
@@ -73,7 +73,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--keys", type=json.loads, default=DEFAULT_KEYS)
     given = parser.parse_args(arguments)
     app: Served = Ceiling() if given.ceiling else _collector(given.data, given.settings, given.keys)
-    serve(app, "127.0.0.1", given.port, on_listening=_announce)
+    serve(app, "127.0.0.1", given.port, CollectorSettings(**given.settings), Hooks(on_listening=_announce))
 
 
 def _collector(data: Path, settings: Mapping[str, Any], keys: Mapping[str, Any]) -> CollectorApp:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
 
@@ -19,18 +19,21 @@ import structlog
 
 from viewmeter.collector import answers, metrics
 from viewmeter.collector.answers import Answer, Headers, ProblemError
+from viewmeter.collector.bodies import BREAKS, Bodies
 from viewmeter.collector.columns import Beacon
 from viewmeter.collector.commit import GroupCommit, OverloadedError
 from viewmeter.collector.deadletters import DeadLetterWriter
-from viewmeter.collector.dialects import Dialect, Rejection, UndecodableError
+from viewmeter.collector.dialects import MAX_EVENTS, Dialect, Rejection, UndecodableError
 from viewmeter.collector.intake import posted, take, unfollowed
 from viewmeter.collector.places import Places
+from viewmeter.collector.rates import Buckets
 from viewmeter.collector.recent import Recent
 from viewmeter.collector.rejected import RejectedEvents
-from viewmeter.collector.request import Admitted, Door, RequestHeaders, Scope, Wire, is_plain, read_body
+from viewmeter.collector.request import Admitted, Door
 from viewmeter.collector.senders import Senders
 from viewmeter.collector.settings import CollectorSettings
 from viewmeter.collector.viewers import DailySalt, TenantHashes
+from viewmeter.collector.wire import RequestHeaders, Scope, Wire
 from viewmeter.eventlog.protocol import LogUnavailableError, LogWriter
 from viewmeter.metadata.keys import Key, KeyDirectory, Tenant
 
@@ -69,6 +72,7 @@ class CollectorApp:
 
     keys: who may send. log: the worker's partition. dead_letters: the worker's file. run_folder: where workers share
     the daily salt. clock: now in ms since the epoch. places: where addresses are; by default as the settings say.
+    buckets: where workers count requests together; None: this one counts for itself.
     """
 
     def __init__(
@@ -82,11 +86,13 @@ class CollectorApp:
         clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         monotonic_s: Callable[[], float] = time.monotonic,
         places: Places | None = None,
+        buckets: Buckets | None = None,
     ) -> None:
         self._settings = settings
         self._log_writer = log
         self._clock = clock
-        self._door = Door(settings, keys, monotonic_s)
+        self._door = Door(settings, keys, monotonic_s, self._is_full, buckets)
+        self._bodies = Bodies(settings)
         found = places or Places(settings.city_database, settings.asn_database)
         self._senders = Senders(found, DailySalt(run_folder), settings.cached_senders)
         # A tenant is remembered with its secret, so that a rotated secret is another tenant to us.
@@ -98,6 +104,7 @@ class CollectorApp:
         self._commit: GroupCommit | None = None
         self._reading: dict[asyncio.Task[Any], float] = {}
         self._in_flight = 0
+        self._full_at = max(1, settings.max_pending_events - MAX_EVENTS)
         self._idle: asyncio.Event | None = None
         self._closed = False
 
@@ -144,7 +151,9 @@ class CollectorApp:
                 task = cast("asyncio.Task[Any]", asyncio.current_task(self._loop))
                 self._reading[task] = time.monotonic()  # `_tick` cuts senders off that take too long
                 try:
-                    accepted = self._accept(route, admitted, await self._body(headers, wire, admitted.headers))
+                    accepted = self._accept(route, admitted, await self._bodies.read(headers, wire, admitted.headers))
+                except BREAKS as error:
+                    raise ProblemError(self._bodies.broken(error, admitted.headers)) from None
                 finally:
                     del self._reading[task]
                 if accepted.rejected:
@@ -160,9 +169,10 @@ class CollectorApp:
             if self._in_flight == 0 and self._idle is not None:
                 self._idle.set()
 
-    def _body(self, request: RequestHeaders, wire: Wire, headers: Headers) -> Awaitable[bytes]:
-        limit = self._settings.max_body_bytes
-        return wire() if is_plain(request, limit) else read_body(request, wire, headers, limit)
+    def _is_full(self) -> bool:
+        """Say whether no beacon should be read any more: the largest one would not find room."""
+        commit = self._commit
+        return commit is not None and commit.pending_events >= self._full_at
 
     def _route(self, scope: Scope) -> _Route:
         """Return what the address is for. Raises `ProblemError` with the answer where there is nothing to take."""
@@ -212,7 +222,7 @@ class CollectorApp:
         if code:
             self._tally.refused[code] += 1
         if admitted is not None:
-            headers = [*headers, *self._door.allowance(admitted.address)]
+            headers = [*headers, *self._door.allowance(admitted)]
         wire.response_bytes(status, headers, body)
 
     def _accept(self, route: _Route, admitted: Admitted, body: bytes) -> _Accepted:

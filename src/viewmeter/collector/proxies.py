@@ -1,15 +1,21 @@
 """The client's address: the socket's peer, or what trusted proxies say it is.
 
-In: the peer and X-Forwarded-For. Out: an address. Promised: nobody can choose an address by sending the header, since
-it is read from the right, and only as far as each hop is a configured proxy.
+In: the peer and X-Forwarded-For. Out: an address; IPv4 written as IPv6 (`::ffff:1.2.3.4`) comes out as IPv4. Promised:
+nobody can choose an address by sending the header, since it is read from the right, and only as far as each hop is a
+configured proxy. Not read: `Forwarded` (RFC 7239); where two headers say the same, a client writes the one that the
+proxy does not.
 """
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
+from typing import Final
 
 from viewmeter.collector.recent import Recent
+
+_MAX_HOPS: Final = 32
+"""Proxies in a row that are looked through; a longer chain is made up."""
 
 
 def parse_networks(cidrs: Iterable[str]) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
@@ -38,8 +44,9 @@ class ClientAddress:
         address = bare(peer)
         if not self._networks or not self._trusted[address]:
             return address
-        for hop in reversed([part.strip() for line in forwarded for part in line.split(",")]):
-            candidate = bare(hop)
+        hops = [hop for line in forwarded for hop in line.rsplit(",", _MAX_HOPS)]
+        for hop in reversed(hops[-_MAX_HOPS:]):
+            candidate = bare(hop.strip())
             if not _is_address(candidate):
                 break
             address = candidate
@@ -47,21 +54,27 @@ class ClientAddress:
                 break
         return address
 
+    def trusts(self, peer: str) -> bool:
+        """Say whether the socket's peer is a configured proxy."""
+        return bool(self._networks) and self._trusted[bare(peer)]
+
     def _is_trusted(self, address: str) -> bool:
         try:
             parsed = ipaddress.ip_address(address)
         except ValueError:
             return False
-        if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped:
-            parsed = parsed.ipv4_mapped
         return any(parsed in network for network in self._networks)
 
 
 def bare(peer: str) -> str:
     """Return an address without its port: `1.2.3.4:5` and `[::1]:5` and both without a port."""
     if peer.startswith("["):
-        return peer[1:].partition("]")[0]
-    return peer.partition(":")[0] if peer.count(":") == 1 else peer
+        peer = peer[1:].partition("]")[0]
+    elif peer.count(":") == 1:
+        return peer.partition(":")[0]
+    if ":" in peer and peer[:7].lower() == "::ffff:" and "." in peer:
+        return peer[7:]
+    return peer
 
 
 def _is_address(text: str) -> bool:

@@ -4,7 +4,7 @@ keys."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 Scope = Literal["ingest", "read", "rules", "admin", "operator"]
 
@@ -33,6 +33,19 @@ class Key:
 class KeysUnavailableError(Exception):
     """A key that is not cached cannot be looked up now; whether it exists is unknown. Try again later
     (503)."""
+
+
+def why_unknown(text: str) -> str:
+    """Return what to tell whoever sends a key that does not exist: that it is the documentation's own, where it is."""
+    if "…" in text or "..." in text or text.strip("<>{}$").upper() in _PLACEHOLDERS:
+        return (
+            "the key is the placeholder of the documentation, not one of yours:"
+            " `viewmeter init` and `viewmeter keys create` print keys, once"
+        )
+    return "the key does not exist or was revoked: `viewmeter keys list` shows those that do"
+
+
+_PLACEHOLDERS: Final = frozenset({"", "KEY", "PK_", "SK_", "YOUR_KEY", "API_KEY", "TOKEN", "PK_KEY", "SK_KEY"})
 
 
 class KeyDirectory(Protocol):

@@ -34,6 +34,7 @@ class Assignment:
     port: int
     workers: int
     partition: int = 0  # of a collector worker; the engine has none
+    buckets: int | None = None  # an inherited file descriptor: where the collectors count requests together
 
     @property
     def run(self) -> Path:

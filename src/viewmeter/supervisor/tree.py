@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import structlog
 
+from viewmeter.collector.rates import share_buckets
 from viewmeter.supervisor import port
 from viewmeter.supervisor.assignment import Assignment, dump
 from viewmeter.supervisor.child import Child
@@ -49,12 +50,14 @@ class Tree:
             "MALLOC_ARENA_MAX": "2",
         }
 
+        buckets = share_buckets()
+
         def child(name: str, module: str, partition: int) -> Child:
             return Child(
                 name,
                 module,
-                dump(dataclasses.replace(assignment, partition=partition)),
-                keep_open=keep_open,
+                dump(dataclasses.replace(assignment, partition=partition, buckets=buckets)),
+                keep_open=(*keep_open, buckets),
                 environment=environment,
                 max_delay_s=self._settings.max_restart_delay_s,
             )

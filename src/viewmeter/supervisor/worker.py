@@ -14,7 +14,8 @@ def main() -> None:
     logs.configure(mine.server, f"collector-{mine.partition}")
     log = structlog.get_logger(__name__)
     try:
-        worker = wiring.embedded_worker(config.parse(bytes(mine.config)), mine.data, mine.partition, mine.socket)
+        settings = config.parse(bytes(mine.config))
+        worker = wiring.embedded_worker(settings, mine.data, mine.partition, mine.socket, mine.buckets)
         try:
             worker.serve(mine.host, mine.port)
         finally:

@@ -15,7 +15,7 @@ from litestar import Request
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
-from viewmeter.metadata.keys import Key, Scope
+from viewmeter.metadata.keys import Key, Scope, why_unknown
 from viewmeter.olap.protocol import Visible
 from viewmeter.web.edge import KEY_ID
 from viewmeter.web.problems import ProblemError
@@ -134,7 +134,7 @@ def _by_key(services: Services, header: str) -> Caller:
         raise ProblemError("invalid_key", "Write the header as `Authorization: Bearer sk_…`.")
     key = services.directory.find(text)
     if key is None:
-        raise ProblemError("invalid_key", "No such key exists, or it was revoked.")
+        raise ProblemError("invalid_key", why_unknown(text))
     return Caller(key, text, by_cookie=False)
 
 

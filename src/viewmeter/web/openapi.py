@@ -109,7 +109,7 @@ def _problems(*codes: str) -> dict[str, Any]:
 
 _PROBLEMS: Final = (
     "invalid_encoding", "missing_key", "invalid_key", "origin_not_allowed", "body_too_large",
-    "unsupported_content_type", "unsupported_content_encoding", "rate_limited", "log_unavailable", "overloaded",
+    "unsupported_media_type", "unsupported_content_encoding", "rate_limited", "log_unavailable", "overloaded",
     "shutting_down",
 )  # fmt: skip
 

@@ -19,12 +19,15 @@ from typing import Any, Final
 
 import structlog
 import uvloop
-from granian.constants import Interfaces
+from granian.constants import HTTPModes, Interfaces
 from granian.server.embed import Server
 
+from viewmeter.collector.listener import room_for
 from viewmeter.web.edge import Edge
 
-BACKLOG: Final = 1_024
+BACKLOG: Final = 4_096
+MAX_CONNECTIONS: Final = 16_384
+"""Only the gateways connect, each with a bound of its own; their sum must stay below this one."""
 _log = structlog.get_logger(__name__)
 
 
@@ -57,7 +60,9 @@ async def serve(
         app,
         uds=uds_path,
         interface=Interfaces.ASGI,
+        http=HTTPModes.http1,
         backlog=BACKLOG,
+        backpressure=room_for(MAX_CONNECTIONS),
         websockets=False,
         log_enabled=False,
     )

@@ -151,7 +151,11 @@ async def player_sdk(request: Ask) -> Response[bytes]:
     """For any site to load, so it is open to all origins."""
     asset = request.app.state.player.find("v.js")
     if asset is None:
-        raise ProblemError("not_found", "The player SDK has not been built here.")
+        raise ProblemError(
+            "not_found",
+            "This installation has no player SDK. Send events to POST /api/v1/events/beacon from your player,"
+            " or turn on its CMCD event mode (docs: send events).",
+        )
     open_to_all = {"Access-Control-Allow-Origin": "*", "Cross-Origin-Resource-Policy": "cross-origin"}
     return _serve(request, asset, open_to_all)
 

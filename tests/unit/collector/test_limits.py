@@ -1,55 +1,15 @@
-"""Bounds: rates, memory, bodies, and beacons that are too old."""
+"""Bounds: memory, queries, and beacons that are too old (rates: `test_rates.py`)."""
 
 from __future__ import annotations
 
 import pytest
 from beacons_of_tests import T0, event
-from hypothesis import given
-from hypothesis import strategies as st
 
 from viewmeter.collector.dialects import Decoded
 from viewmeter.collector.intake import clock_shift, take
-from viewmeter.collector.rates import RateLimit
 from viewmeter.collector.recent import Recent
 from viewmeter.collector.request import parse_query
 from viewmeter.collector.settings import CollectorSettings
-
-
-def test_a_burst_is_admitted_and_then_the_rate() -> None:
-    limit = RateLimit(8, burst_s=2.0)
-    admitted = sum(limit.take("k", 0.0) == 0.0 for _ in range(100))
-    assert admitted == 16
-    assert sum(limit.take("k", 1.0) == 0.0 for _ in range(100)) == 8
-    assert limit.left("k", 1.0) == 0
-    assert limit.left("k", 2.0) == 8
-
-
-def test_who_is_refused_is_told_how_long_to_wait() -> None:
-    limit = RateLimit(1, burst_s=0.0)
-    assert limit.take("k", 5.0) == 0.0
-    assert limit.take("k", 5.25) == pytest.approx(0.75, abs=1e-5)
-    assert limit.take("k", 6.0) == 0.0
-
-
-@given(st.lists(st.floats(0, 0.2), max_size=200))
-def test_never_more_than_rate_and_burst(gaps: list[float]) -> None:
-    limit = RateLimit(10, burst_s=1.0)
-    now = admitted = 0.0
-    for gap in gaps:
-        now += gap
-        admitted += limit.take("k", now) == 0.0
-    assert admitted <= 10 * now + 10 + 0.001
-
-
-def test_names_are_bounded_and_newcomers_share_what_is_left() -> None:
-    limit = RateLimit(1, burst_s=1.0, names=3)
-    for name in ("a", "b", "c"):
-        for _ in range(3):
-            limit.take(name, 0.0)
-    waits = [limit.take(f"new {n}", 0.0) for n in range(4)]
-    assert waits[0] == 0.0
-    assert waits[-1] > 0.0, "they share one bucket"
-    assert limit.take("d", 100.0) == 0.0, "names whose bucket is full again are forgotten"
 
 
 def test_recent_keeps_at_least_its_size_and_at_most_twice() -> None:

@@ -280,12 +280,36 @@ def test_an_engine_that_does_not_answer_is_504(tmp_path: Path) -> None:
     through(tmp_path, body, idle_timeout_s=0.05)
 
 
-def test_more_requests_than_the_bound_are_told_to_come_again(tmp_path: Path) -> None:
+async def refused(client: aiohttp.ClientSession, path: str, code: str) -> bool:
+    async with client.get(path) as answer:
+        return answer.status == 503 and json.loads(await answer.read())["code"] == code
+
+
+@pytest.mark.parametrize("bound", ["max_requests", "max_requests_per_network"])
+def test_more_requests_than_the_bound_are_told_to_come_again(tmp_path: Path, bound: str) -> None:
+    async def body(client: aiohttp.ClientSession, *_: Any) -> None:
+        async def wait_for_the_engine() -> None:
+            while await refused(client, "/stuck", "overloaded"):  # the other request came first
+                await asyncio.sleep(0)
+
+        waiting = asyncio.create_task(wait_for_the_engine())
+        while not await refused(client, "/x", "overloaded"):
+            await asyncio.sleep(0.01)
+        waiting.cancel()
+        while await refused(client, "/x", "overloaded"):  # its seat is free once the gateway notices that it left
+            await asyncio.sleep(0.01)
+
+    through(tmp_path, body, **{bound: 1})
+
+
+@pytest.mark.parametrize("bound", ["max_streams", "max_streams_per_network"])
+def test_live_streams_have_a_bound_of_their_own_and_leave_room_for_requests(tmp_path: Path, bound: str) -> None:
     async def body(client: aiohttp.ClientSession, *_: Any) -> None:
         async with client.get("/stream") as first:
             await first.content.readline()
-            async with client.get("/x") as second:
-                assert second.status == 503
-                assert json.loads(await second.read())["code"] == "overloaded"
+            assert await refused(client, "/stream", "too_many_streams")
+            assert not await refused(client, "/x", "overloaded")
+        while await refused(client, "/stream", "too_many_streams"):
+            await asyncio.sleep(0.01)
 
-    through(tmp_path, body, max_requests=1)
+    through(tmp_path, body, max_requests=1, **{bound: 1})
