@@ -31,7 +31,7 @@ SECTIONS: Final[dict[str, str]] = {
     "collector": "viewmeter.collector.settings:CollectorSettings",
     "gateway": "viewmeter.web.gateway:GatewaySettings",
     "stream": "viewmeter.stream.settings:StreamSettings",
-    "store": "viewmeter.olap.embedded:DuckDBSettings",
+    "store": "viewmeter.olap.embedded_settings:DuckDBSettings",
     "archive": "viewmeter.archive.settings:ArchiveSettings",
     "live": "viewmeter.live.embedded:MemoryLiveSettings",
     "query": "viewmeter.query.settings:QuerySettings",

@@ -152,7 +152,7 @@ def test_a_scan_that_takes_too_long_is_stopped_and_its_reader_serves_on(tmp_path
 
 def test_a_scan_waits_for_a_reader_only_so_long(tmp_path: Path) -> None:
     store = DuckDBStore(tmp_path / "s.duckdb", DuckDBSettings(readers=1, reader_wait_s=0.01))
-    with store._reader(), pytest.raises(TimeoutError, match="busy"):
+    with store._readers.one(), pytest.raises(TimeoutError, match="busy"):
         scan(store, "plays")
     assert scan(store, "plays") == []
     store.close()

@@ -1,4 +1,4 @@
-"""Running a scan on DuckDB: sums from one query, each sketch from another, put side by side by group.
+"""Running a scan on DuckDB: sums from one query, each sketch from others, put side by side by group.
 
 In: a connection inside a transaction, a `Scan`. Out: the table that the protocol promises. Promised: at most
 `row_limit` groups a query, refused beyond; every result is fetched whole, since a half-read one blocks its connection.
@@ -13,28 +13,35 @@ import duckdb
 import pyarrow as pa
 
 from viewmeter.model.catalogue import Kind, Measure
-from viewmeter.model.sketches import hll_from_coupons, kll_from_values
+from viewmeter.model.sketches import hll_from_coupons, kll_from_values, merge_kll
 from viewmeter.olap import embedded_sql as sql
+from viewmeter.olap.embedded_tables import sketch_column
 from viewmeter.olap.errors import ScanTooLargeError
 from viewmeter.olap.protocol import Scan
 
 
 @dataclass(frozen=True)
-class Parts:
-    """What the queries gave: sums of every group that has rows, and the lists of each sketch that holds anything."""
+class Fetched:
+    """What the queries gave: sums of every group that has rows, and what each sketch is made of."""
 
     sums: pa.Table
-    lists: dict[str, pa.Table]
+    lists: dict[str, pa.Table]  # coupons or values
+    sketches: dict[str, pa.Table]  # sketches of coarse rows, to merge
 
 
-def run(con: duckdb.DuckDBPyConnection, question: Scan, row_limit: int) -> Parts:
+def run(con: duckdb.DuckDBPyConnection, question: Scan, row_limit: int) -> Fetched:
     """Ask DuckDB; raises `ScanTooLargeError` beyond `row_limit` groups."""
     measures = sql.measures_of(question)
-    summed = [m for m in measures if m.kind in (Kind.ADDITIVE, Kind.GAUGE)]
     sketched = [m for m in measures if m.kind in (Kind.HLL, Kind.KLL)]
+    summed = [m for m in measures if m not in sketched]
     sums = _fetch(con, sql.scan_sums(question, summed, row_limit), row_limit)
     lists = {m.name: _fetch(con, sql.scan_lists(question, m, row_limit), row_limit) for m in sketched}
-    return Parts(sums, lists)
+    sketches = {}
+    for measure in sketched:
+        asked = sql.scan_sketches(question, measure, row_limit)
+        if asked is not None:
+            sketches[measure.name] = _fetch(con, asked, row_limit)
+    return Fetched(sums, lists, sketches)
 
 
 def _fetch(con: duckdb.DuckDBPyConnection, statement: sql.Sql, row_limit: int) -> pa.Table:
@@ -48,13 +55,16 @@ def _fetch(con: duckdb.DuckDBPyConnection, statement: sql.Sql, row_limit: int) -
     return table
 
 
-def assemble(question: Scan, parts: Parts) -> pa.Table:
+def assemble(question: Scan, fetched: Fetched) -> pa.Table:
     """Return one table of all measures: sketches serialised, null where a group has none."""
-    table = parts.sums
+    table = fetched.sums
+    keys = ["bucket", *question.dimensions]
     for measure in sql.measures_of(question):
-        if measure.name in parts.lists:
-            sketch = _sketches(measure, parts.lists[measure.name])
-            table = _beside(table, sketch, ["bucket", *question.dimensions])
+        if measure.name in fetched.lists:
+            made = _sketches(measure, fetched.lists[measure.name])
+            if measure.name in fetched.sketches and fetched.sketches[measure.name].num_rows:
+                made = _merged(measure, made, fetched.sketches[measure.name], keys)
+            table = _beside(table, made, keys)
     order = [name for name in ("bucket", "time_ms", *question.dimensions) if name in table.column_names]
     answer: pa.Table = table.select([*order, *(m.name for m in sql.measures_of(question))])
     return answer
@@ -67,6 +77,17 @@ def _sketches(measure: Measure, table: pa.Table) -> pa.Table:
     made = [make(flat[a:b]) for a, b in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)]
     column = table.schema.get_field_index(measure.name)
     return table.set_column(column, measure.name, pa.array(made, pa.binary()))
+
+
+def _merged(measure: Measure, made: pa.Table, sketches: pa.Table, keys: list[str]) -> pa.Table:
+    """Merge the sketches of coarse rows with the one made of single values, group by group."""
+    more = sketch_column(measure)
+    coarse = pa.array([merge_kll(several) for several in sketches[more].to_pylist()], pa.binary())
+    both = made.join(sketches.select(keys).append_column(more, coarse), keys, join_type="full outer")
+    pairs = zip(both[measure.name].to_pylist(), both[more].to_pylist(), strict=True)
+    merged = [merge_kll([a, b]) if a and b else a or b for a, b in pairs]
+    kept: pa.Table = both.select(keys).append_column(measure.name, pa.array(merged, pa.binary()))
+    return kept
 
 
 def _beside(left: pa.Table, right: pa.Table, keys: list[str]) -> pa.Table:

@@ -1,10 +1,7 @@
-"""The SQL of the DuckDB store, rendered from the catalogue.
+"""Scans and compaction as SQL, derived from the catalogue.
 
-In: rollups, measures and a `Scan`. Out: statements with `?` parameters. Promised: no value of a caller is ever put
-into the text, only names that the catalogue knows. Not done: running anything.
-
-Every rollup has two tables of equal columns: `speed_<rollup>` takes what is appended (many rows of equal keys), and
-`speed_<rollup>_merged` what compaction made of it (one row a key, sorted). A scan reads both.
+In: a `Scan` or a rollup. Out: SQL text, and parameters for its `?` parameters. Promised: no value of a caller is ever
+put into the text, only names that the catalogue knows and whole numbers. Not done: running anything.
 """
 
 from __future__ import annotations
@@ -13,11 +10,19 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final
 
-from viewmeter.model.catalogue import MEASURES, SPEED_ROLLUPS, Kind, Measure, Rollup
-from viewmeter.model.time import Interval
-from viewmeter.olap.protocol import Filter, Scan, Visible
+from viewmeter.model.catalogue import MEASURES, ROLLUPS, Kind, Measure, Rollup
+from viewmeter.model.time import MINUTE_MS, Interval
+from viewmeter.olap.embedded_tables import (
+    CALENDAR,
+    appended,
+    merge,
+    merged,
+    sketch_column,
+    sources,
+    speed_columns,
+)
+from viewmeter.olap.protocol import Filter, Part, Scan, Table, Visible
 
-_TYPES: Final = {Kind.ADDITIVE: "BIGINT", Kind.GAUGE: "BIGINT", Kind.HLL: "UINTEGER[]", Kind.KLL: "DOUBLE[]"}
 _LITERAL_VALUES_MAX: Final = 50
 """Up to here a list of values is an IN that prunes by zone maps; above it a semi-join."""
 _TREE_RUNS_MAX: Final = 128
@@ -27,47 +32,15 @@ Parameters = list[object]
 Sql = tuple[str, Parameters]
 
 
-def appended(rollup: Rollup) -> str:
-    """Return the table that appends go to."""
-    return f"speed_{rollup.name}"
-
-
-def merged(rollup: Rollup) -> str:
-    """Return the table of compacted rows."""
-    return f"speed_{rollup.name}_merged"
-
-
-def columns(rollup: Rollup) -> dict[str, str]:
-    """Return column name -> DuckDB type, in the order of the tables."""
-    keys = {key: "BOOLEAN" if key == "is_bot" else "VARCHAR" for key in rollup.keys}
-    return {"time_ms": "BIGINT", **keys, **{m.name: _TYPES[m.kind] for m in rollup.speed_measures}}
-
-
-def create_table(rollup: Rollup, table: str) -> str:
-    """Return the statement that makes a table where it is missing."""
-    return f"CREATE TABLE IF NOT EXISTS {table} ({', '.join(_column(rollup, name) for name in columns(rollup))})"
-
-
-def add_column(rollup: Rollup, table: str, name: str) -> str:
-    """Return the statement that adds a measure that a newer catalogue brought: 0 (no sketch) in old rows."""
-    return f"ALTER TABLE {table} ADD COLUMN {_column(rollup, name)}"
-
-
-def _column(rollup: Rollup, name: str) -> str:
-    kind = columns(rollup)[name]
-    if name in ("time_ms", *rollup.keys):
-        return f"{name} {kind} NOT NULL"
-    return f"{name} {kind}{' DEFAULT 0' if kind == 'BIGINT' else ''}"
-
-
 # --- scans ---------------------------------------------------------------------------------------------------
 
 
 def scan_sums(question: Scan, measures: Sequence[Measure], row_limit: int) -> Sql:
-    """Return the query for additive measures (or gauges: one row a sample), grouped by bucket and dimensions."""
+    """Return the query for what SQL merges (gauges: one row a sample), grouped by bucket and dimensions."""
     by_sample = any(m.kind is Kind.GAUGE for m in measures)
-    source, parameters = _source(question, [m.name for m in measures], by_sample)
-    sums = [f"sum({m.name})::BIGINT AS {m.name}" for m in measures]
+    with_time = by_sample or any(m.kind is Kind.LAST for m in measures)
+    source, parameters = _source(question, measures, with_time)
+    sums = [merge(m) for m in measures]
     head = ["bucket", *(["time_ms"] if by_sample else []), *question.dimensions]
     return (
         f"SELECT {', '.join([*head, *sums])}\nFROM ({source})\nGROUP BY {', '.join(head)}\nLIMIT {row_limit + 1}",
@@ -80,23 +53,80 @@ def scan_lists(question: Scan, measure: Measure, row_limit: int) -> Sql:
 
     UNNEST and list() take 20 ns a coupon; flatten(list()) takes 30, and DISTINCT in SQL 60 to 80.
     """
-    source, parameters = _source(question, [measure.name], by_sample=False)
+    source, parameters = _source(question, [measure], with_time=False)
     head = ", ".join(["bucket", *question.dimensions])
     items = f"SELECT {head}, unnest({measure.name}) AS item FROM ({source})"
     lists = f"SELECT {head}, list(item) AS {measure.name}\nFROM ({items})\nGROUP BY {head}"
     return f"{lists}\nLIMIT {row_limit + 1}", parameters
 
 
-def _source(question: Scan, measures: Sequence[str], by_sample: bool) -> Sql:
-    rollup = SPEED_ROLLUPS[question.rollup]
-    where, where_parameters = _where(question)
-    bucket, join, bucket_parameters = _bucket(question.edges_ms)
-    dimensions = [_spoken(d) for d in question.dimensions]
-    names = ", ".join([f"({bucket})::INTEGER AS bucket", *(["time_ms"] if by_sample else []), *dimensions, *measures])
-    both = " UNION ALL ".join(
-        f"SELECT {names} FROM {table} AS r{join} WHERE {where}" for table in (appended(rollup), merged(rollup))
-    )
-    return both, [*bucket_parameters, *where_parameters] * 2
+def scan_sketches(question: Scan, measure: Measure, row_limit: int) -> Sql | None:
+    """Return the query for the sketches that coarse rows hold instead of values; None where no part is coarse."""
+    coarse = tuple(part for part in parts_of(question) if part.table not in ("speed", "minute"))
+    if measure.kind is not Kind.KLL or not coarse:
+        return None
+    name = sketch_column(measure)
+    source, parameters = _source(question, [measure], with_time=False, sketches_of=coarse)
+    head = ", ".join(["bucket", *question.dimensions])
+    lists = f"SELECT {head}, list({name}) AS {name}\nFROM ({source})\nWHERE {name} IS NOT NULL\nGROUP BY {head}"
+    return f"{lists}\nLIMIT {row_limit + 1}", parameters
+
+
+def parts_of(question: Scan) -> tuple[Part, ...]:
+    """Return where to read: without parts, everything from the speed layer's rows."""
+    return question.parts or (Part("speed", question.interval),)
+
+
+def _source(
+    question: Scan,
+    measures: Sequence[Measure],
+    with_time: bool,
+    sketches_of: tuple[Part, ...] | None = None,
+) -> Sql:
+    """Return all rows asked for: one SELECT a table, whatever number of ranges is read from it."""
+    rollup = ROLLUPS[question.rollup]
+    bucket, join, bucket_parameters = bucket_sql(question.edges_ms)
+    head = [f"({bucket})::INTEGER AS bucket", *(["time_ms"] if with_time else []), *map(_spoken, question.dimensions)]
+    selects: list[str] = []
+    parameters: Parameters = []
+    for (table, zone), ranges in _ranges(question, sketches_of).items():
+        where, where_parameters = _where(question, table, zone, ranges)
+        wanted = [sketch_column(measures[0])] if sketches_of else [_read(m, table) for m in measures]
+        for name in sources(rollup, table):
+            selects.append(f"SELECT {', '.join([*head, *wanted])} FROM {name} AS r{join} WHERE {where}")
+            parameters += [*bucket_parameters, *where_parameters]
+    if not selects:  # nothing is where this rollup has rows: the shape of an answer, and no row
+        where, where_parameters = _where(question, "speed", "UTC", [])
+        wanted = [m.name for m in measures]
+        name = sources(rollup, rollup.tiers[0])[0]
+        return f"SELECT {', '.join([*head, *wanted])} FROM {name} AS r{join} WHERE {where}", [
+            *bucket_parameters,
+            *where_parameters,
+        ]
+    return " UNION ALL ".join(selects), parameters
+
+
+def _read(measure: Measure, table: Table) -> str:
+    """Return the column, or what stands for it where the speed layer does not know it."""
+    if table != "speed" or not measure.batch_only:
+        return measure.name
+    return f"{'NULL::DOUBLE[]' if measure.kind is Kind.KLL else '0::BIGINT'} AS {measure.name}"
+
+
+def _ranges(question: Scan, only: tuple[Part, ...] | None) -> dict[tuple[Table, str], list[Interval]]:
+    """Return the ranges by table (and zone, where rows are of one), cut to the question, neighbours joined."""
+    start_ms, end_ms = question.interval
+    found: dict[tuple[Table, str], list[Interval]] = {}
+    for part in sorted(only or parts_of(question), key=lambda p: p.interval):
+        inside = Interval(max(part.interval.start_ms, start_ms), min(part.interval.end_ms, end_ms))
+        if inside.start_ms >= inside.end_ms:
+            continue
+        ranges = found.setdefault((part.table, part.zone if part.table in CALENDAR else ""), [])
+        if ranges and ranges[-1].end_ms == inside.start_ms:
+            ranges[-1] = Interval(ranges[-1].start_ms, inside.end_ms)
+        else:
+            ranges.append(inside)
+    return found
 
 
 def _spoken(dimension: str) -> str:
@@ -104,15 +134,31 @@ def _spoken(dimension: str) -> str:
     return "is_bot::VARCHAR AS is_bot" if dimension == "is_bot" else dimension
 
 
-def _where(question: Scan) -> Sql:
-    start_ms, end_ms = question.interval
-    parts: list[str] = [f"time_ms >= {start_ms}", f"time_ms < {end_ms}"]
+def _where(question: Scan, table: Table, zone: str, ranges: Sequence[Interval]) -> Sql:
+    # The outer bounds prune row groups; the ranges between them say which rows count.
+    parts: list[str] = ["FALSE"]
+    if ranges:
+        parts = [f"time_ms >= {ranges[0].start_ms}", f"time_ms < {ranges[-1].end_ms}"]
+    if len(ranges) > 1:
+        parts.append("(" + " OR ".join(f"time_ms >= {r.start_ms} AND time_ms < {r.end_ms}" for r in ranges) + ")")
     parameters: Parameters = []
-    for text, values in (_visible(question.visible), *(_filter(f) for f in question.filters)):
+    if table in CALENDAR:
+        parts.append("zone = ?")
+        parameters.append(zone)
+    conditions, values = row_filters(question)
+    return " AND ".join([*parts, *conditions]), [*parameters, *values]
+
+
+def row_filters(question: Scan, but: Sequence[str] = ()) -> tuple[list[str], Parameters]:
+    """Return the conditions of whose rows are asked for, without those on the dimensions of `but`."""
+    conditions: list[str] = []
+    parameters: Parameters = []
+    filters = (f for f in question.filters if f.dimension not in but)
+    for text, values in (_visible(question.visible), *(_filter(f) for f in filters)):
         if text:
-            parts.append(text)
+            conditions.append(text)
             parameters += values
-    return " AND ".join(parts), parameters
+    return conditions, parameters
 
 
 def _visible(visible: Visible) -> Sql:
@@ -138,16 +184,16 @@ def _filter(f: Filter) -> Sql:
     return f"{f.dimension} {no}IN (SELECT unnest(?::VARCHAR[]))", [values]
 
 
-def _bucket(edges_ms: Sequence[int]) -> tuple[str, str, Parameters]:
-    """Return (expression over time_ms, join, parameters) that finds the bucket of a row."""
+def bucket_sql(edges_ms: Sequence[int], time: str = "time_ms") -> tuple[str, str, Parameters]:
+    """Return (expression over the time column, join, parameters) that finds the bucket of a row `r`."""
     if len(edges_ms) == 2:
         return "0", "", []  # a constant costs nothing to group by
     runs = _runs(edges_ms)
     if len(runs) <= _TREE_RUNS_MAX:
-        return _tree(runs), "", []
+        return _tree(runs, time), "", []
     join = " ASOF JOIN (SELECT unnest(?::BIGINT[]) AS edge_ms, unnest(?::INTEGER[]) AS number) AS e"
     starts = list(edges_ms[:-1])
-    return "e.number", f"{join} ON r.time_ms >= e.edge_ms", [starts, list(range(len(starts)))]
+    return "e.number", f"{join} ON r.{time} >= e.edge_ms", [starts, list(range(len(starts)))]
 
 
 def _runs(edges_ms: Sequence[int]) -> list[tuple[int, int, int]]:
@@ -159,13 +205,13 @@ def _runs(edges_ms: Sequence[int]) -> list[tuple[int, int, int]]:
     return runs
 
 
-def _tree(runs: list[tuple[int, int, int]]) -> str:
+def _tree(runs: list[tuple[int, int, int]], time: str) -> str:
     if len(runs) > 1:
         middle = len(runs) // 2
         right = runs[middle][1]
-        return f"CASE WHEN time_ms < {right} THEN {_tree(runs[:middle])} ELSE {_tree(runs[middle:])} END"
+        return f"CASE WHEN {time} < {right} THEN {_tree(runs[:middle], time)} ELSE {_tree(runs[middle:], time)} END"
     number, start, width = runs[0]
-    return f"{number} + (time_ms - {start}) // {width}"
+    return f"{number} + ({time} - {start}) // {width}"
 
 
 # --- compaction ----------------------------------------------------------------------------------------------
@@ -179,8 +225,8 @@ def compact_statements(rollup: Rollup, part: Interval) -> list[str]:
     """
     raw, done, keys = appended(rollup), merged(rollup), ["time_ms", *rollup.keys]
     inside = f"time_ms >= {part.start_ms} AND time_ms < {part.end_ms}"
-    names = ", ".join(columns(rollup))
-    values = ", ".join([*keys, *(_merge(m) for m in rollup.speed_measures)])
+    names = ", ".join(speed_columns(rollup))
+    values = ", ".join([*keys, *(merge(m) for m in rollup.speed_measures)])
     spread = ", ".join(keys)
     equals = f"({spread}) IN (SELECT ({spread}) FROM {raw} WHERE {inside})"
     together = f"SELECT {names} FROM {raw} WHERE {inside} UNION ALL SELECT {names} FROM stale"
@@ -194,32 +240,34 @@ def compact_statements(rollup: Rollup, part: Interval) -> list[str]:
     ]
 
 
-def _merge(measure: Measure) -> str:
-    if measure.kind is Kind.HLL:
-        return f"list_distinct(flatten(list({measure.name}))) AS {measure.name}"
-    if measure.kind is Kind.KLL:
-        return f"flatten(list({measure.name})) AS {measure.name}"
-    return f"sum({measure.name})::BIGINT AS {measure.name}"
-
-
 def check_known(question: Scan) -> None:
     """Raise ValueError for what the rollup does not have: these names become SQL."""
-    rollup = SPEED_ROLLUPS.get(question.rollup)
+    rollup = ROLLUPS.get(question.rollup)
     if rollup is None:
-        raise ValueError(f"no rollup is called {question.rollup!r}; there are {', '.join(SPEED_ROLLUPS)}")
+        raise ValueError(f"no rollup is called {question.rollup!r}; there are {', '.join(ROLLUPS)}")
     asked = {*question.dimensions, *(f.dimension for f in question.filters)}
     if question.visible.channels is not None:
         asked.add("channel_id")
     if missing := asked - {*rollup.keys}:
         raise ValueError(f"rollup {rollup.name} has no dimension {', '.join(sorted(missing))}")
-    have = {m.name for m in rollup.speed_measures}
+    have = {m.name for m in rollup.measures}
     if missing := {*question.measures} - have:
         raise ValueError(f"rollup {rollup.name} has no measure {', '.join(sorted(missing))}")
     edges = question.edges_ms
     if len(edges) < 2 or any(a >= b for a, b in pairwise(edges)):
         raise ValueError("edges_ms must be at least two ascending instants")
-    if any(edge % rollup.grain_ms for edge in edges):
-        raise ValueError(f"edges_ms must be multiples of the grain of {rollup.name}, {rollup.grain_ms} ms")
+    grain_ms = min(rollup.grain_ms, MINUTE_MS)  # days of zones off the hour cut rows by the hour at their start
+    if any(edge % grain_ms for edge in edges):
+        raise ValueError(f"edges_ms must be multiples of the grain of {rollup.name}, {grain_ms} ms")
+    _check_parts(question, rollup)
+
+
+def _check_parts(question: Scan, rollup: Rollup) -> None:
+    for part in question.parts:
+        sources(rollup, part.table)  # refuses tiers that it does not have
+    for before, after in pairwise(sorted(part.interval for part in question.parts)):
+        if before.end_ms > after.start_ms:
+            raise ValueError(f"parts overlap at {after.start_ms}: a row would count twice")
 
 
 def measures_of(question: Scan) -> list[Measure]:

@@ -9,3 +9,7 @@ class ScanTooLargeError(Exception):
     def __init__(self, row_limit: int) -> None:
         super().__init__(f"more than {row_limit:,} groups: narrow the range, the filters or the dimensions")
         self.row_limit = row_limit
+
+
+class StoreBrokenError(Exception):
+    """The store takes nothing any more until its process starts again: a write or sync to its disk has failed."""

@@ -311,7 +311,7 @@ class BatchTables(Protocol):
         ...
 
 
-class TimeSeriesStore(SpeedTables, Protocol):
+class TimeSeriesStore(SpeedTables, BatchTables, Protocol):
     """Rollup rows with measures that merge.
 
     O1   append() makes all rows of all rollups and the commit visible together, or nothing.

@@ -1,0 +1,156 @@
+"""The DuckDB file: opening it, transactions, and a bounded number of readers.
+
+In: a path and settings. Out: connections. Promised: a writer, a batch connection and a compaction connection that do
+not wait for each other (DuckDB's snapshots keep them apart; each has its own lock outside), and `readers` more, handed
+out one at a time. Not done: any table.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import duckdb
+import structlog
+
+from viewmeter.olap.embedded_settings import DuckDBSettings
+from viewmeter.olap.errors import StoreBrokenError
+
+Connection = duckdb.DuckDBPyConnection
+
+_BROKEN_ENTRY: Final = re.compile(r"Corrupt WAL file: entry at byte position (\d+) ")
+
+log = structlog.get_logger(__name__)
+
+
+class StoreLockedError(Exception):
+    """Another process holds the file."""
+
+
+def open_file(path: Path, settings: DuckDBSettings) -> Connection:
+    """Open the file, made where missing. Raises `StoreLockedError`."""
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "memory_limit": settings.memory_limit,
+        "threads": settings.threads,
+        "checkpoint_threshold": settings.checkpoint_threshold,
+        "preserve_insertion_order": False,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        db = _connect(path, config)
+    except duckdb.IOException as error:
+        if "lock" in str(error).lower():
+            raise StoreLockedError(
+                f"{path} is held by another process: stop the other `viewmeter up` on this folder first"
+            ) from error
+        raise
+    try:
+        _write_anew(db)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _connect(path: Path, config: Any) -> Connection:
+    """Open; a write-ahead log whose end was torn by a power cut is cut at the last entry that is whole.
+
+    DuckDB forgives an end that is too short, but not one of the right length whose bytes never reached the disk. What
+    is behind the first broken entry was in no commit that returned: a commit syncs all that precedes it. The original
+    is kept as `….wal.torn`, one of them, in case it was not a power cut but a disk that forgets.
+    """
+    wal = path.with_name(path.name + ".wal")
+    try:
+        return duckdb.connect(path, config=config)
+    except duckdb.IOException as error:
+        broken = _BROKEN_ENTRY.search(str(error))
+        if broken is None or not wal.exists():
+            raise
+        keep_bytes = int(broken[1])
+        log.error("store_log_torn", kept_bytes=keep_bytes, of_bytes=wal.stat().st_size, reason=str(error))
+        shutil.copyfile(wal, wal.with_name(wal.name + ".torn"))
+        with wal.open("r+b") as file:
+            file.truncate(keep_bytes)
+            os.fsync(file.fileno())
+        return duckdb.connect(path, config=config)
+
+
+def _write_anew(db: Connection) -> None:
+    """Write what the file and its log hold to the disk, whatever the process before thought of it (decision 76).
+
+    After a failed fsync it may be in memory only, and a checkpoint without changes would do nothing.
+    """
+    db.execute("CREATE OR REPLACE TABLE opening (nothing INTEGER)")
+    db.execute("DROP TABLE opening")
+    db.execute("CHECKPOINT")
+
+
+@contextmanager
+def transaction(con: Connection) -> Iterator[None]:
+    """Commit at the end, or leave nothing. Raises `StoreBrokenError` when DuckDB has given itself up."""
+    try:
+        con.execute("BEGIN TRANSACTION")
+        try:
+            yield
+        except BaseException:
+            con.execute("ROLLBACK")
+            raise
+        con.execute("COMMIT")
+    except duckdb.FatalException as error:
+        raise StoreBrokenError(f"the store must be opened again: {error}") from error
+
+
+@contextmanager
+def limited(con: Connection, seconds: float) -> Iterator[None]:
+    """Stop a scan that takes longer. Raises TimeoutError."""
+    timer = threading.Timer(seconds, con.interrupt)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except duckdb.InterruptException as error:
+        raise TimeoutError(f"the scan took more than {seconds:g} s: narrow its range or its filters") from error
+    finally:
+        timer.cancel()
+
+
+def first(result: Connection) -> Any:
+    """Return the first row, or None. Reads all: a half-read result blocks its connection (`fetchone` leaves one)."""
+    rows = result.fetchall()
+    return rows[0] if rows else None
+
+
+class Readers:
+    """Connections for scans, used by one at a time."""
+
+    def __init__(self, db: Connection, settings: DuckDBSettings) -> None:
+        self._settings = settings
+        self._free: queue.LifoQueue[Connection] = queue.LifoQueue()
+        for _ in range(settings.readers):
+            self._free.put(db.cursor())
+
+    @contextmanager
+    def one(self) -> Iterator[Connection]:
+        """Hand out a connection. Raises TimeoutError when all are busy for too long."""
+        try:
+            con = self._free.get(timeout=self._settings.reader_wait_s)
+        except queue.Empty:
+            raise TimeoutError(
+                f"all {self._settings.readers} readers of the store were busy for {self._settings.reader_wait_s:g} s"
+            ) from None
+        try:
+            yield con
+        finally:
+            self._free.put(con)
+
+    def close(self) -> None:
+        """Wait for scans that are running, and close."""
+        for _ in range(self._settings.readers):
+            self._free.get(timeout=60).close()

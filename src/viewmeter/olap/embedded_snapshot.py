@@ -1,0 +1,125 @@
+"""One state of the store for several questions, inside one transaction of a reader's connection.
+
+In: a connection in a transaction. Out: coverage, scans, exact viewers, cohorts, all of the same moment. Promised: O4,
+O6. Coverage is kept by the version that every change of the batch side raises, and read from the tables only when that
+version is new.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Final
+
+import pyarrow as pa
+
+from viewmeter.model.calendar import Period, hour_step_ms
+from viewmeter.model.time import HOUR_MS, Interval
+from viewmeter.olap import embedded_sql as sql
+from viewmeter.olap import embedded_viewers as people
+from viewmeter.olap import embedded_zones as calendar
+from viewmeter.olap.embedded_database import Connection, first, limited
+from viewmeter.olap.embedded_expiry import reach
+from viewmeter.olap.embedded_scan import assemble, run
+from viewmeter.olap.embedded_settings import DuckDBSettings
+from viewmeter.olap.errors import ScanTooLargeError
+from viewmeter.olap.protocol import Coverage, Scan
+
+_COVERAGES_MAX: Final = 256
+
+CoverageKey = tuple[int, str, str | None]
+
+
+class CoverageCache:
+    """Coverage by version, zone and tenant; bounded."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[CoverageKey, Coverage] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: CoverageKey) -> Coverage | None:
+        """Return what was kept."""
+        with self._lock:
+            return self._kept.get(key)
+
+    def put(self, key: CoverageKey, coverage: Coverage) -> None:
+        """Keep it; the oldest goes where there is no room."""
+        with self._lock:
+            self._kept[key] = coverage
+            while len(self._kept) > _COVERAGES_MAX:
+                self._kept.popitem(last=False)
+
+
+class DuckDBSnapshot:
+    """`Snapshot` on a connection whose transaction is open."""
+
+    def __init__(self, con: Connection, settings: DuckDBSettings, coverages: CoverageCache) -> None:
+        self._con, self._settings, self._coverages = con, settings, coverages
+
+    def coverage(self, zone: str, tenant_id: str | None = None) -> Coverage:
+        """Return what is where."""
+        row = first(self._con.execute("SELECT version FROM batch_state"))
+        key = (int(row[0]) if row else 0, zone, tenant_id)
+        found = self._coverages.get(key)
+        if found is None:
+            found = self._read_coverage(zone, tenant_id)
+            self._coverages.put(key, found)
+        return found
+
+    def _read_coverage(self, zone: str, tenant_id: str | None) -> Coverage:
+        con = self._con
+        hours = con.execute("SELECT hour_ms FROM closed_hours ORDER BY 1").fetchall()
+        since = calendar.zone_since(con, zone, tenant_id)
+        return Coverage(
+            closed_hours=merged(Interval(hour, hour + HOUR_MS) for (hour,) in hours),
+            minute_from_ms=reach(con, "minute"),
+            hour_from_ms=reach(con, "hour"),
+            days=self._built("day", zone, since),
+            weeks=self._built("week", zone, since),
+            months=self._built("month", zone, since),
+            hour_step_ms=HOUR_MS if since is None else hour_step_ms(zone),
+            viewers_from_ms=reach(con, "viewers"),
+        )
+
+    def _built(self, kind: Period, zone: str, since: int | None) -> tuple[Interval, ...]:
+        if since is None:
+            return ()
+        return merged(p for p in calendar.built(self._con, kind, zone) if p.start_ms >= since)
+
+    def scan(self, question: Scan) -> pa.Table:
+        """Return merged measures as the protocol says; dimensions are strings, `is_bot` too.
+
+        Raises ValueError for what the rollup does not have, `ScanTooLargeError` beyond `scan_rows_max`, TimeoutError
+        when the scan itself takes too long.
+        """
+        sql.check_known(question)
+        with limited(self._con, self._settings.scan_timeout_s):
+            fetched = run(self._con, question, self._settings.scan_rows_max)
+        return assemble(question, fetched)
+
+    def exact_viewers(self, question: Scan, zone: str = "UTC") -> pa.Table:
+        """Count distinct viewers exactly."""
+        with limited(self._con, self._settings.scan_timeout_s):
+            return self._bounded(people.exact_viewers(self._con, question, zone))
+
+    def cohorts(self, question: Scan) -> pa.Table:
+        """Return viewers by the week of their first play."""
+        with limited(self._con, self._settings.scan_timeout_s):
+            return people.cohorts(self._con, question)
+
+    def _bounded(self, table: pa.Table) -> pa.Table:
+        if table.num_rows > self._settings.scan_rows_max:
+            raise ScanTooLargeError(self._settings.scan_rows_max)
+        return table
+
+
+def merged(intervals: Iterable[Interval]) -> tuple[Interval, ...]:
+    """Join neighbours of ascending intervals."""
+    found: list[Interval] = []
+    for one in intervals:
+        if found and found[-1].end_ms == one.start_ms:
+            found[-1] = Interval(found[-1].start_ms, one.end_ms)
+        else:
+            found.append(one)
+    return tuple(found)
