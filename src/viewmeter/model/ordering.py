@@ -101,7 +101,9 @@ def order(
     gap = s - before != 1
     if not gap.any():
         return Order(rows, rows[:0], late, duplicate)
-    held = _held(opens, gap, received_at[rows] <= now_ms - wait_ms)
+    received = received_at[rows]
+    # Received later than now: the clock was put back, and nobody waits until it has come that far again.
+    held = _held(opens, gap, (received <= now_ms - wait_ms) | (received > now_ms + WAIT_MS))
     return Order(rows[~held], rows[held], late, duplicate)
 
 

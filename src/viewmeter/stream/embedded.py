@@ -25,6 +25,7 @@ from viewmeter.model.catalogue.measures import ADDITIVE
 from viewmeter.model.increments import SAMPLE_MS
 from viewmeter.model.ordering import WAIT_MS
 from viewmeter.model.time import HOUR_MS, MINUTE_MS, SECOND_MS, floor_to
+from viewmeter.olap.errors import StoreBrokenError
 from viewmeter.olap.protocol import Commit, Scan, TimeSeriesStore, Visible
 from viewmeter.stream import snapshot
 from viewmeter.stream.core import GRACE_MS, Core
@@ -172,7 +173,7 @@ class EmbeddedStream:
     def turn(self) -> bool:
         """Apply one micro-batch if there is a reason for one; return whether more is there already."""
         now = self._clock()
-        if now - self._last.commit < self._settings.commit_every_ms:
+        if not _due(now, self._last.commit, self._settings.commit_every_ms):
             return False
         batches = self._log.read(self._positions, None, self._settings.max_batch_events)
         sample = (now - GRACE_MS) // SAMPLE_MS
@@ -227,6 +228,8 @@ class EmbeddedStream:
         for wait_s in (*_RETRIES_S, None):
             try:
                 self._store.append(rows, commit)
+            except StoreBrokenError:
+                raise  # only a new engine helps, and it takes everything up where the last commit left it
             except Exception as problem:
                 last = self._store.last_commit()
                 if last is not None and last.number == commit.number:
@@ -241,17 +244,17 @@ class EmbeddedStream:
     def _keep_house(self) -> None:
         """Save the state, merge rows, drop old segments: each when its time has come."""
         now, settings, last = self._clock(), self._settings, self._last
-        if now - last.snapshot >= settings.snapshot_every_s * SECOND_MS:
+        if _due(now, last.snapshot, settings.snapshot_every_s * SECOND_MS):
             last.snapshot = now
             if self._number > self._saved and self._saving.acquire(blocking=False):  # else a backup is under way
                 try:
                     self._save_state()
                 finally:
                     self._saving.release()
-        if now - last.compaction >= settings.compact_every_s * SECOND_MS:
+        if _due(now, last.compaction, settings.compact_every_s * SECOND_MS):
             last.compaction = now
             self._start_compaction(floor_to(now, MINUTE_MS) - MINUTE_MS)
-        if now - last.trim >= HOUR_MS:
+        if _due(now, last.trim, HOUR_MS):
             last.trim = now
             self._log.trim(now - settings.keep_log_h * HOUR_MS)
 
@@ -352,6 +355,11 @@ class EmbeddedStream:
     def _tenants(self) -> list[str]:
         groups = self._core.groups["platform"]
         return sorted(set(groups.table()["tenant_id"].to_pylist()))
+
+
+def _due(now_ms: int, last_ms: int, every_ms: int) -> bool:
+    """True once the time is over, and after the clock was put back: otherwise that would be a standstill as long."""
+    return not 0 <= now_ms - last_ms < every_ms
 
 
 def _tables(batches: list[LogBatch]) -> list[pa.Table]:
