@@ -178,6 +178,6 @@ def decoder() -> tuple[Literal["compiled", "python"], str]:
     if CompiledRows is not None:
         return "compiled", "beacons go through the compiled decoder, and what it leaves through msgspec"
     return "python", (
-        f"the compiled decoder {_why_not}, so beacons take about twice the time: install a C compiler and Python's "
+        f"the compiled decoder {_why_not}, so beacons take 1.6 times the time: install a C compiler and Python's "
         "headers (Debian: gcc, python3-dev), then install viewmeter again"
     )

@@ -27,9 +27,9 @@ static Py_ssize_t read_runs(Rows *self, PyObject *list, Py_ssize_t events) {
         PyObject *view, *item = PyList_GetItem(list, r);
         long long view_key, viewer_hash;
         *run = (run_t){.first = first};
-        int good = item != NULL && PyTuple_Check(item) && PyArg_ParseTuple(item, "nULLiiiii", &run->events, &view, &view_key,
-                                                           &viewer_hash, &run->words[0], &run->words[1], &run->words[2],
-                                                           &run->words[3], &run->words[4]);
+        int good = item != NULL && PyTuple_Check(item) &&
+                   PyArg_ParseTuple(item, "nULLiiiii", &run->events, &view, &view_key, &viewer_hash, &run->words[0],
+                                    &run->words[1], &run->words[2], &run->words[3], &run->words[4]);
         if (good && (run->events < 1 || run->events > events - first)) good = 0;
         if (!good) {
             if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "a run is a tuple, and within its beacon");
@@ -93,8 +93,8 @@ static int extend(Rows *self, const Py_buffer *buffers, PyObject *list, const be
 
 PyDoc_STRVAR(extend_doc,
              "extend(numbers, types, fatal, blind, runs, shift_ms, tenant, sender, received_at, /)\n--\n\n"
-             "Add events that were decoded elsewhere, or raise and add nothing. numbers: float64, a row per column, NaN = "
-             "absent. A run is (events, view_id, view_key, viewer_hash, and five codes of words).");
+             "Add events that were decoded elsewhere, or raise and add nothing. numbers: float64, a row per column, "
+             "NaN = absent. A run is (events, view_id, view_key, viewer_hash, and five codes of words).");
 
 static PyObject *Rows_extend(Rows *self, PyObject *args) {
     Py_buffer buffers[BUFFERS];
@@ -125,8 +125,10 @@ static int put(PyObject *columns, const char *name, const void *bytes, size_t si
     return failed ? -1 : 0;
 }
 
-PyDoc_STRVAR(columns_doc, "columns()\n--\n\nReturn a copy of each column as bytes, by name; `view_ends` and `view_text` are "
-                          "the view_ids, end by end.");
+PyDoc_STRVAR(columns_doc,
+             "columns()\n--\n\n"
+             "Return a copy of each column as bytes, by name; `view_ends` and `view_text` are the "
+             "view_ids, end by end.");
 
 static PyObject *Rows_columns(Rows *self, PyObject *Py_UNUSED(ignored)) {
     PyObject *columns = PyDict_New();

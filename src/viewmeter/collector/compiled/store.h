@@ -58,8 +58,12 @@ typedef struct {
 extern const column_t vm_layout[COLUMNS];
 
 /* Where the next event's value goes. Good until `vm_reserve`. */
-static inline int64_t *whole_of(Rows *self, int column) { return (int64_t *)(void *)self->column[column] + self->events; }
-static inline int32_t *code_of(Rows *self, int column) { return (int32_t *)(void *)self->column[column] + self->events; }
+static inline int64_t *whole_of(Rows *self, int column) {
+    return (int64_t *)(void *)self->column[column] + self->events;
+}
+static inline int32_t *code_of(Rows *self, int column) {
+    return (int32_t *)(void *)self->column[column] + self->events;
+}
 
 /* Make room for more events, and bytes of their view_ids. Returns 0, or -1 with an exception and nothing changed. */
 int vm_reserve(Rows *self, Py_ssize_t more, size_t more_views);

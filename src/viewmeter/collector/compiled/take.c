@@ -109,7 +109,8 @@ static Py_ssize_t find_runs(Rows *self, Py_ssize_t events, const admission_t *ke
 /* Note error_code and error_message of the events that have any. Returns -1 with an exception. */
 static int note_texts(Rows *self, Py_ssize_t events) {
     for (Py_ssize_t i = 0; i < events; i++) {
-        const vm_text *code = &self->scanned[i].text[VM_ERROR_CODE], *message = &self->scanned[i].text[VM_ERROR_MESSAGE];
+        const vm_text *texts = self->scanned[i].text;
+        const vm_text *code = &texts[VM_ERROR_CODE], *message = &texts[VM_ERROR_MESSAGE];
         if (code->at == NULL && message->at == NULL) continue;
         PyObject *note = Py_BuildValue("(ns#s#)", self->events + i, code->at ? (const char *)code->at : "",
                                        (Py_ssize_t)code->size, message->at ? (const char *)message->at : "",
