@@ -32,7 +32,7 @@ from viewmeter.olap.embedded_batch import LOADED, Batch
 from viewmeter.olap.embedded_checks import checked_speed, hours_of
 from viewmeter.olap.embedded_compaction import compact, count_rows
 from viewmeter.olap.embedded_copy import copy_to
-from viewmeter.olap.embedded_database import Readers, StoreLockedError, first, open_file, transaction
+from viewmeter.olap.embedded_database import Readers, StoreLockedError, first, open_file, sync_names, transaction
 from viewmeter.olap.embedded_migration import StoreVersionError, prepare
 from viewmeter.olap.embedded_settings import DuckDBSettings
 from viewmeter.olap.embedded_snapshot import CoverageCache, DuckDBSnapshot
@@ -91,6 +91,7 @@ class DuckDBStore:
                 hours = self._insert(checked, commit.number)
                 self._db.execute("INSERT INTO commits VALUES (?, ?, ?, ?)", _commit_row(commit))
             self._last = commit
+            sync_names(self._path)
         self._changes.note(hours)
 
     def load(self, rows: Mapping[str, pa.Table]) -> None:

@@ -53,10 +53,20 @@ def open_file(path: Path, settings: DuckDBSettings) -> Connection:
         raise
     try:
         _write_anew(db)
+        sync_names(path)
     except BaseException:
         db.close()
         raise
     return db
+
+
+def sync_names(path: Path) -> None:
+    """Make the names of the file and its log safe: DuckDB syncs contents, and makes its log anew now and then."""
+    handle = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _connect(path: Path, config: Any) -> Connection:

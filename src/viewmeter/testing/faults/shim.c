@@ -366,6 +366,11 @@ static int remove_name(int folder, const char *path, int flags) {
 
 int unlink(const char *path) { return remove_name(AT_FDCWD, path, 0); }
 int rmdir(const char *path) { return remove_name(AT_FDCWD, path, AT_REMOVEDIR); }
+int remove(const char *path) {
+  struct stat found;
+  int folder = syscall(SYS_newfstatat, AT_FDCWD, path, &found, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(found.st_mode);
+  return remove_name(AT_FDCWD, path, folder ? AT_REMOVEDIR : 0);
+}
 int unlinkat(int folder, const char *path, int flags) { return remove_name(folder, path, flags); }
 
 static int move(int from_folder, const char *from, int to_folder, const char *to, unsigned flags) {
