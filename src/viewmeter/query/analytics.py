@@ -1,12 +1,16 @@
 """Questions answered: plan, scan, choose the page, merge, compute, say what stands behind the numbers.
 
 In: a `Query`, what the caller may see, the time and the watermark. Out: an `Answer`. Promised: values are not rounded,
-rows of a time series are dense, what a key may not see is as if it did not exist, and an answer has at most
-`rows_max` rows or is refused. Not done: any clock, any HTTP.
+rows of a time series are dense, what a key may not see is as if it did not exist, an answer has at most `rows_max`
+rows or is refused, and all of it is of one state of the store: an hour is answered by one layer, wherever it is closed
+at that moment. Not done: any clock, any HTTP.
 """
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -17,23 +21,25 @@ import pyarrow as pa
 from viewmeter.live.protocol import LiveScope, LiveStore
 from viewmeter.model.calendar import zone_of
 from viewmeter.model.catalogue import METRICS
-from viewmeter.model.catalogue.measures import MEASURES, Kind
-from viewmeter.model.time import MINUTE_MS, Interval, rfc3339
-from viewmeter.olap.errors import ScanTooLargeError
-from viewmeter.olap.protocol import Filter, TimeSeriesStore, Visible
+from viewmeter.model.time import DAY_MS, HOUR_MS, MINUTE_MS, Interval, floor_to, rfc3339
+from viewmeter.olap.protocol import Filter, Snapshot, TimeSeriesStore, Visible
 from viewmeter.query.answer import Answer, Row
 from viewmeter.query.cache import Cache, TracksChanges
 from viewmeter.query.compute import Cells, last_samples, metric_order, metric_values
+from viewmeter.query.gather import Found, Gathering
 from viewmeter.query.groups import Groups, Page, ordering, page
 from viewmeter.query.listing import approximation, dimensions_catalogue, metrics_catalogue
-from viewmeter.query.plan import Plan, plan
+from viewmeter.query.parts import Settled
+from viewmeter.query.plan import Plan, is_sketch, plan
 from viewmeter.query.problems import QueryProblem
 from viewmeter.query.question import Query
-from viewmeter.query.ranges import bucket_edges
+from viewmeter.query.raw import RawEvents
 from viewmeter.query.realtime import realtime_object
 from viewmeter.query.settings import QuerySettings
 
 Array = npt.NDArray[Any]
+ReportingZone = Callable[[str | None], str]
+"""A tenant's reporting zone; of all tenants together (None): UTC, whose days all have."""
 
 _FILTERED_GROUPS_MAX: Final = 10_000
 
@@ -44,6 +50,9 @@ class _Result:
 
     rows: list[Row]
     page: Page
+    settled: Settled
+    layers: tuple[str, ...]
+    closed_until_ms: int | None
     plan: dict[str, object]
     watermark_ms: int | None
 
@@ -51,9 +60,17 @@ class _Result:
 class Analytics:
     """Answers for many threads at once."""
 
-    def __init__(self, store: TimeSeriesStore, live: LiveStore, settings: QuerySettings | None = None) -> None:
-        self._store, self._live = store, live
+    def __init__(
+        self,
+        store: TimeSeriesStore,
+        live: LiveStore,
+        settings: QuerySettings | None = None,
+        zone: ReportingZone = lambda _: "UTC",
+        raw: RawEvents | None = None,
+    ) -> None:
+        self._store, self._live, self._zone, self._raw = store, live, zone, raw
         self._settings = settings or QuerySettings()
+        self._minutes_from_ms = sys.maxsize  # until a first look at the store: nothing is kept by the minute
         self._changes = store if isinstance(store, TracksChanges) else None
         self._cache: Cache[_Result] = Cache(
             self._settings.cache_entries,
@@ -64,14 +81,14 @@ class Analytics:
 
     def query(self, query: Query, visible: Visible, now_ms: int, watermark_ms: int | None) -> Answer:
         """Answer a question for somebody who sees `visible`. Raises `QueryProblem`."""
-        planned = plan(query, visible)
-        key = (replace(query, explain=False), visible)
-        interval = Interval(query.start_ms, query.end_ms)
-        change = self._changes.change_number(interval) if self._changes else 0
+        planned = plan(query, visible, raw=self._raw is not None)
+        zone = self._zone(visible.tenant_id)
+        key = (replace(query, explain=False), visible, zone)
+        change = self._changes.change_number(self._around(query)) if self._changes else 0
         result = self._cache.get(key, change, now_ms)
         cached = result is not None
         if result is None:
-            result = self._compute(planned, now_ms, watermark_ms)
+            result = self._compute(planned, zone, now_ms, watermark_ms)
             # Samples of the present move with the clock, also when nothing arrives.
             is_open = query.end_ms > now_ms - MINUTE_MS
             self._cache.put(key, result, len(result.rows), change, now_ms, is_open=is_open)
@@ -103,66 +120,79 @@ class Analytics:
 
     # --- computing -----------------------------------------------------------------------------------------
 
-    def _compute(self, planned: Plan, now_ms: int, watermark_ms: int | None) -> _Result:
-        query = planned.query
-        edges = bucket_edges(
-            Interval(query.start_ms, query.end_ms), query.granularity, zone_of(query.zone), self._settings.rows_max
+    def _compute(self, planned: Plan, zone: str, now_ms: int, watermark_ms: int | None) -> _Result:
+        query, settings = planned.query, self._settings
+        with self._snapshot() as snapshot:
+            ask = Gathering(planned, snapshot, zone, self._raw, settings.raw_events_max, settings.rows_max)
+            edges = ask.settled.edges
+            self._minutes_from_ms = ask.ground.minutes_from_ms
+            groups, chosen, totals = self._choose(planned, ask, now_ms)
+            self._check_size(query, len(chosen.groups), len(edges) - 1)
+            if totals is not None and len(edges) == 2:
+                cells = totals.of(chosen.groups)
+            else:
+                cells = self._series(planned, ask, groups, chosen, now_ms)
+        rows = _rows(query, ask.settled, groups, chosen, cells)
+        return _Result(
+            rows, chosen, ask.settled, tuple(ask.layers()), ask.closed_until_ms(), ask.explained(), watermark_ms
         )
-        groups, chosen, totals = self._choose(planned, now_ms)
-        self._check_size(query, len(chosen.groups), len(edges) - 1)
-        if totals is not None and len(edges) == 2:
-            cells = totals.of(chosen.groups)
-        else:
-            cells = self._series(planned, edges, groups, chosen, now_ms)
-        rows = _rows(query, edges, groups, chosen, cells)
-        return _Result(rows, chosen, planned.explained(len(edges) - 1), watermark_ms)
 
-    def _choose(self, planned: Plan, now_ms: int) -> tuple[Groups, Page, Cells | None]:
+    def _around(self, query: Query) -> Interval:
+        """Return the range of which a change may change the answer: rows at its ends may reach beyond them.
+
+        By an hour at most while minutes are kept, else by a day. An answer that was made when they went lives on for
+        five minutes at most.
+        """
+        reach = DAY_MS if query.start_ms < self._minutes_from_ms else HOUR_MS
+        return Interval(floor_to(query.start_ms, reach) - reach + HOUR_MS, -floor_to(-query.end_ms, reach))
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[Snapshot]:
+        """Open one state of the store, or refuse when all readers are busy for too long."""
+        with ExitStack() as opened:
+            try:
+                snapshot = opened.enter_context(self._store.snapshot())
+            except TimeoutError as error:
+                raise QueryProblem("timeout", 504, str(error)) from error
+            yield snapshot
+
+    def _choose(self, planned: Plan, ask: Gathering, now_ms: int) -> tuple[Groups, Page, Cells | None]:
         """Return the groups over the whole range, the page of them, and, where it is all, their cells."""
         query = planned.query
         if not query.dimensions:
             return Groups({}, 1), Page(np.zeros(1, np.int64), None, False), None
         order = tuple(name for name, _ in ordering(query) if name in METRICS)
-        light = [name for name in query.metrics if not _has_sketch(name)]
+        light = [name for name in query.metrics if not is_sketch(name)]
         # Everything at once where it costs nothing more; sketches and series only for the groups of the page.
         whole = query.granularity == "total" and len(light) == len(query.metrics)
         wanted = tuple(dict.fromkeys((*order, *(query.metrics if whole else ()))))
         wanted = wanted or query.metrics[:1]
-        tables = self._scan(planned, (query.start_ms, query.end_ms), wanted, ())
-        groups, numbers = Groups.among(tables, query.dimensions)
-        cells = _cells(tables, numbers, groups.count, 1, (query.start_ms, query.end_ms), now_ms)
+        edges = (ask.settled.edges[0], ask.settled.edges[-1])
+        found = ask.ask(edges, wanted)
+        groups, numbers = Groups.among([one.table for one in found], query.dimensions)
+        cells = _cells(found, numbers, groups.count, edges, now_ms)
         values = {name: metric_order(name, cells) for name in order}
         return groups, page(query, groups, values), cells if whole else None
 
-    def _series(self, planned: Plan, edges: tuple[int, ...], groups: Groups, chosen: Page, now_ms: int) -> Cells:
-        query = planned.query
+    def _series(self, planned: Plan, ask: Gathering, groups: Groups, chosen: Page, now_ms: int) -> Cells:
+        query, edges = planned.query, ask.settled.edges
         more: tuple[Filter, ...] = ()
         if 0 < len(chosen.groups) < groups.count and len(chosen.groups) <= _FILTERED_GROUPS_MAX:
             more = tuple(
                 Filter(name, tuple(dict.fromkeys(groups.words[name].take(pa.array(chosen.groups)).to_pylist())))
                 for name in query.dimensions
             )
-        tables = self._scan(planned, edges, query.metrics, more)
+        found = ask.ask(edges, query.metrics, more)
+        tables = [one.table for one in found]
         shown = pa.table({name: groups.words[name].take(pa.array(chosen.groups)) for name in query.dimensions})
         if query.dimensions:
-            found, numbers = Groups.among([shown, *tables], query.dimensions)
-            place = np.full(found.count, -1, np.int64)
+            among, numbers = Groups.among([shown, *tables], query.dimensions)
+            place = np.full(among.count, -1, np.int64)
             place[numbers[0]] = np.arange(shown.num_rows)
             numbers = [place[n] for n in numbers[1:]]
         else:
             numbers = [np.zeros(t.num_rows, np.int64) for t in tables]
-        return _cells(tables, numbers, len(chosen.groups), len(edges) - 1, edges, now_ms)
-
-    def _scan(
-        self, planned: Plan, edges: tuple[int, ...], metrics: tuple[str, ...], more: tuple[Filter, ...]
-    ) -> list[pa.Table]:
-        scans = (planned.scan(source, edges, metrics, more) for source in planned.sources)
-        try:
-            return [self._store.scan(question) for question in scans if question is not None]
-        except ScanTooLargeError as error:
-            raise QueryProblem("too_many_rows", 422, f"the store would merge {error}") from error
-        except TimeoutError as error:
-            raise QueryProblem("timeout", 504, str(error)) from error
+        return _cells(found, numbers, len(chosen.groups), edges, now_ms)
 
     def _check_size(self, query: Query, groups: int, buckets: int) -> None:
         most = self._settings.rows_max
@@ -176,31 +206,31 @@ class Analytics:
             )
 
 
-def _has_sketch(metric: str) -> bool:
-    return any(MEASURES[m].kind in (Kind.HLL, Kind.KLL) for m in METRICS[metric].measures())
-
-
-def _cells(
-    tables: list[pa.Table], numbers: list[Array], groups: int, buckets: int, edges: tuple[int, ...], now_ms: int
-) -> Cells:
+def _cells(found: list[Found], numbers: list[Array], groups: int, edges: tuple[int, ...], now_ms: int) -> Cells:
     """Put the scans' rows into their cells: group by group, each bucket by bucket."""
+    buckets = len(edges) - 1
     cells = Cells(groups * buckets)
-    for table, number in zip(tables, numbers, strict=True):
-        newest = None
-        if "time_ms" in table.column_names and table.num_rows:
+    for one, number in zip(found, numbers, strict=True):
+        table = one.table
+        cell = np.where(number < 0, -1, number * buckets + table["bucket"].to_numpy())
+        if one.role == "samples":
             time_ms = table["time_ms"].to_numpy()
             past = time_ms[time_ms <= now_ms]
             newest = int(past.max()) if len(past) else None
-        last = np.tile(last_samples(edges, now_ms, newest), groups)
-        cell = np.where(number < 0, -1, number * buckets + table["bucket"].to_numpy())
-        cells.add(table, cell, last)
+            cells.add_samples(table, cell, np.tile(last_samples(edges, now_ms, newest), groups))
+        elif one.role in ("largest", "last"):
+            cells.add_peaks(table, cell, one.role)
+        elif one.role == "exact":
+            cells.add_counts(table["unique_viewers_exact"].to_numpy(), cell)
+        else:
+            cells.add(table, cell)
     return cells
 
 
-def _rows(query: Query, edges: tuple[int, ...], groups: Groups, chosen: Page, cells: Cells) -> list[Row]:
+def _rows(query: Query, settled: Settled, groups: Groups, chosen: Page, cells: Cells) -> list[Row]:
     """Return the rows: groups in the page's order, each with its buckets in the order of time."""
-    zone = zone_of(query.zone)
-    times = [rfc3339(edge, zone) for edge in edges[:-1]]
+    zone = zone_of(settled.zone)
+    times = [rfc3339(edge, zone) for edge in settled.edges[:-1]]
     backwards = ("time", "desc") in query.order_by
     buckets = range(len(times))[::-1] if backwards else range(len(times))
     words: list[list[Any]] = []
@@ -219,19 +249,20 @@ def _rows(query: Query, edges: tuple[int, ...], groups: Groups, chosen: Page, ce
 
 
 def _meta(query: Query, result: _Result, now_ms: int, cached: bool) -> dict[str, Any]:
-    zone = zone_of(query.zone)
-    watermark = result.watermark_ms
+    zone = zone_of(result.settled.zone)
+    watermark, closed_until = result.watermark_ms, result.closed_until_ms
     applied = now_ms if watermark is None else min(now_ms, watermark)
     return {
         "granularity": query.granularity,
-        "time_zone": query.zone,
-        "start": rfc3339(query.start_ms, zone),
-        "end": rfc3339(query.end_ms, zone),
+        "time_zone": result.settled.zone,
+        "start": rfc3339(result.settled.edges[0], zone),
+        "end": rfc3339(result.settled.edges[-1], zone),
         "watermark": None if watermark is None else rfc3339(watermark, zone),
-        "sources": ["speed"],
-        "partial": query.end_ms > applied,
+        "sources": [*result.layers],
+        "partial": query.end_ms > applied or closed_until is not None,
+        "closed_until": None if closed_until is None else rfc3339(closed_until, zone),
         "cached": cached,
-        "approximate": {name: approximation(METRICS[name]) for name in query.metrics if _has_sketch(name)},
+        "approximate": {name: approximation(METRICS[name]) for name in query.metrics if is_sketch(name)},
         "truncated": result.page.truncated,
         "plan": result.plan if query.explain else None,
     }

@@ -172,6 +172,17 @@ class Ground:
         old = Interval(interval.start_ms, max(interval.start_ms, min(interval.end_ms, self._hours_from_ms)))
         return not minus(self._closed.within(old), self._coverage.days)
 
+    def row(self, part: Part, instant_ms: int) -> Interval:
+        """Return the row of whole hours, days, weeks or months that holds the instant."""
+        if part.table in ("day", "week", "month"):
+            return period_of(instant_ms, part.table, zone_of(part.zone))
+        return Interval(floor_to(instant_ms, HOUR_MS), floor_to(instant_ms, HOUR_MS) + HOUR_MS)
+
+    @property
+    def minutes_from_ms(self) -> int:
+        """From when on rows by the minute are kept; 0: from the beginning."""
+        return self._coverage.minute_from_ms
+
     def open_within(self, interval: Interval) -> list[Interval]:
         """Return where no hour is closed: what the batch layer alone knows is not known there."""
         return minus([interval], self._closed.within(interval))

@@ -1,30 +1,43 @@
-"""Which rollups answer a query: the smallest that have its dimensions, filters and measures.
+"""What answers a query: the smallest rollups that have its dimensions, filters and measures, or else raw events.
 
-In: a `Query` and what the caller may see. Out: a `Plan` of scans, or a `QueryProblem` `not_covered` that says what
+In: a `Query` and what the caller may see. Out: a `Plan` of sources, or a `QueryProblem` `not_covered` that says what
 would be covered. Promised: this is the one place where tenant and channels of a key enter a question, and every scan
-carries them. Not done: running anything.
+carries them. Not done: which layer and tier each piece of the range is read from (`parts`), and running anything.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, Literal
 
-from viewmeter.model.catalogue import METRICS, SPEED_ROLLUPS, Kind, Metric, Rollup
+from viewmeter.model.catalogue import METRICS, ROLLUPS, Kind, Metric, Rollup
 from viewmeter.model.catalogue.measures import MEASURES
-from viewmeter.model.time import rfc3339
+from viewmeter.model.catalogue.metrics import Exact, Gauge
 from viewmeter.olap.protocol import Filter, Scan, Visible
+from viewmeter.query.parts import Kept
 from viewmeter.query.problems import QueryProblem
 from viewmeter.query.question import Query
 
 _GAUGE_GROUPINGS: Final = frozenset(("video_id", "channel_id"))
 _GAUGE_FILTERS: Final = frozenset(("video_id", "channel_id", "is_bot"))
+_SAMPLES: Final = "concurrency"
+PEAKS: Final = "peaks"
+_NO_ANSWERS: Final = frozenset((_SAMPLES, PEAKS, "retention"))
+"""Rollups that are asked in a way of their own."""
+
+SAMPLES_KEPT: Final = Kept("concurrent viewers", ("minute", "hour", "day", "week", "month"), speed=True, hourly=True)
+EXACT_KEPT: Final = Kept("exact viewers", ("hour", "day", "month"), speed=False, hourly=True, viewers=True)
 
 
 @dataclass(frozen=True)
 class Source:
-    """One rollup and the metrics that are computed from it."""
+    """Where some of the metrics come from.
 
+    `rollup`: rows of the store. `gauge`: samples, and where they are gone the peaks of a scope. `exact`: the viewers
+    themselves. `raw`: events of the archive, which no rollup keeps in these dimensions.
+    """
+
+    kind: Literal["rollup", "gauge", "exact", "raw"]
     rollup: str
     metrics: tuple[str, ...]
 
@@ -33,6 +46,25 @@ class Source:
         """What to scan: the measures of the metrics, in the order of the catalogue."""
         needed = {measure for name in self.metrics for measure in METRICS[name].measures()}
         return tuple(name for name in MEASURES if name in needed)
+
+    @property
+    def kept(self) -> Kept | None:
+        """Return what rows there are of it; None: events, which can be cut anywhere."""
+        if self.kind == "gauge":
+            return SAMPLES_KEPT
+        if self.kind == "exact":
+            return EXACT_KEPT
+        return Kept.of(ROLLUPS[self.rollup]) if self.kind == "rollup" else None
+
+    @property
+    def mixed(self) -> bool:
+        """Whether it answers for dimensions that no speed rows keep together: raw events can fill its gaps."""
+        return self.kind == "raw" or (self.kind == "rollup" and ROLLUPS[self.rollup].batch_only)
+
+    def among(self, metrics: tuple[str, ...]) -> Source | None:
+        """Return the source for some of its metrics; None where it has none of them."""
+        wanted = tuple(name for name in self.metrics if name in metrics)
+        return replace(self, metrics=wanted) if wanted else None
 
 
 @dataclass(frozen=True)
@@ -44,38 +76,23 @@ class Plan:
     sources: tuple[Source, ...]
     filters: tuple[Filter, ...]
 
-    def scan(
-        self, source: Source, edges_ms: tuple[int, ...], metrics: tuple[str, ...], more: tuple[Filter, ...] = ()
-    ) -> Scan | None:
-        """Return the question to the store for some of the metrics; None where the source has none of them."""
-        wanted = Source(source.rollup, tuple(name for name in source.metrics if name in metrics))
-        if not wanted.metrics:
-            return None
+    def scan(self, source: Source, edges_ms: tuple[int, ...], more: tuple[Filter, ...] = ()) -> Scan:
+        """Return the question to the store, without parts."""
         return Scan(
             rollup=source.rollup,
-            measures=wanted.measures,
+            measures=source.measures,
             edges_ms=edges_ms,
             visible=self.visible,
             dimensions=self.query.dimensions,
             filters=(*self.filters, *more),
         )
 
-    def explained(self, buckets: int) -> dict[str, object]:
-        """Return the plan as `explain` shows it. The tenant is not in it: the asker knows, others must not."""
-        return {
-            "range": [rfc3339(self.query.start_ms), rfc3339(self.query.end_ms)],
-            "buckets": buckets,
-            "scans": [
-                {"layer": "speed", "rollup": s.rollup, "metrics": [*s.metrics], "measures": [*s.measures]}
-                for s in self.sources
-            ],
-            "filters": [["is_not" if f.negate else "is", f.dimension, [*f.values]] for f in self.filters],
-            "only_channels": None if self.visible.channels is None else [*self.visible.channels],
-        }
 
+def plan(query: Query, visible: Visible, *, raw: bool = False) -> Plan:
+    """Return how to answer the query for somebody who sees `visible`. Raises `QueryProblem` `not_covered`.
 
-def plan(query: Query, visible: Visible) -> Plan:
-    """Return how to answer the query for somebody who sees `visible`. Raises `QueryProblem` `not_covered`."""
+    `raw`: whether events can be asked for what no rollup keeps.
+    """
     filters = query.filters
     asked_for = {*query.dimensions, *(f.dimension for f in filters)}
     if "is_bot" not in asked_for:
@@ -84,53 +101,59 @@ def plan(query: Query, visible: Visible) -> Plan:
     if visible.channels is not None:
         needed.add("channel_id")
     ordering = tuple(name for name, _ in query.order_by if name in METRICS)
-    chosen: dict[str, list[str]] = {}
+    chosen: dict[tuple[Literal["rollup", "gauge", "exact", "raw"], str], list[str]] = {}
     for name in dict.fromkeys((*query.metrics, *ordering)):
         metric = METRICS[name]
-        rollup = _gauge_rollup(query, needed, metric) if is_gauge(metric) else _smallest(needed, metric)
-        if rollup is None:
+        if isinstance(metric, Gauge):
+            _check_scope(query, needed, metric, "does not add up over")
+            chosen.setdefault(("gauge", _SAMPLES), []).append(name)
+        elif isinstance(metric, Exact):
+            _check_scope(query, needed - {"is_bot"}, metric, "is not counted by")
+            chosen.setdefault(("exact", ""), []).append(name)
+        elif rollup := _smallest(needed, metric):
+            chosen.setdefault(("rollup", rollup.name), []).append(name)
+        elif raw:
+            chosen.setdefault(("raw", ""), []).append(name)
+        else:
             raise _not_covered(needed, metric)
-        chosen.setdefault(rollup.name, []).append(name)
-    sources = tuple(Source(rollup, tuple(metrics)) for rollup, metrics in chosen.items())
+    sources = tuple(Source(kind, rollup, tuple(metrics)) for (kind, rollup), metrics in chosen.items())
     return Plan(query, visible, sources, filters)
-
-
-def is_gauge(metric: Metric) -> bool:
-    """Return whether the metric comes from samples."""
-    return all(MEASURES[name].kind is Kind.GAUGE for name in metric.measures())
 
 
 def rollups_of(metric: Metric) -> list[str]:
     """Return the names of the rollups that have the metric."""
-    return [rollup.name for rollup in SPEED_ROLLUPS.values() if _has(rollup, metric)]
+    having = [rollup.name for rollup in ROLLUPS.values() if _has(rollup, metric)]
+    return [*having, PEAKS] if isinstance(metric, Gauge) else having
 
 
 def _has(rollup: Rollup, metric: Metric) -> bool:
-    return metric.measures() <= {m.name for m in rollup.speed_measures}
+    needed = metric.measures()
+    return bool(needed) and needed <= {m.name for m in rollup.measures}
 
 
 def _smallest(needed: set[str], metric: Metric) -> Rollup | None:
-    covering = [r for r in SPEED_ROLLUPS.values() if needed <= {*r.dimensions} and _has(r, metric)]
+    covering = [
+        r for r in ROLLUPS.values() if r.name not in _NO_ANSWERS and needed <= {*r.dimensions} and _has(r, metric)
+    ]
     return min(covering, key=lambda r: r.cost, default=None)
 
 
-def _gauge_rollup(query: Query, needed: set[str], metric: Metric) -> Rollup:
-    """Return the rollup of samples. Viewers of one instant add up over videos, and over nothing else."""
+def _check_scope(query: Query, needed: set[str], metric: Metric, why: str) -> None:
+    """Refuse what samples and viewers do not tell. Viewers of one instant add up over videos, and over nothing else."""
     grouping = {*query.dimensions} - _GAUGE_GROUPINGS
     if grouping or needed - _GAUGE_FILTERS:
         wrong = ", ".join(sorted(grouping | (needed - _GAUGE_FILTERS)))
         raise QueryProblem(
             "not_covered",
             422,
-            f"{metric.name} does not add up over {wrong}: it is kept per video, per channel and for all of them. "
+            f"{metric.name} {why} {wrong}: it is kept per video, per channel and for all of them. "
             "Ask for it without dimensions, or by video_id or channel_id, with filters on these alone",
             [{"field": "metrics", "code": "not_covered", "detail": f"{metric.name} by or of {wrong}"}],
         )
-    return next(r for r in SPEED_ROLLUPS.values() if _has(r, metric))
 
 
 def _not_covered(needed: set[str], metric: Metric) -> QueryProblem:
-    having = [r for r in SPEED_ROLLUPS.values() if _has(r, metric)]
+    having = [r for r in ROLLUPS.values() if r.name not in _NO_ANSWERS and _has(r, metric)]
     shown = sorted(needed - {"is_bot", "channel_id", "video_id"})
     kept = {r.name: [d for d in r.dimensions if d not in ("is_bot", "channel_id", "video_id")] for r in having}
     together = "; ".join(" with ".join(names) for names in kept.values() if names)
@@ -141,3 +164,8 @@ def _not_covered(needed: set[str], metric: Metric) -> QueryProblem:
         f"channel_id and is_bot): {together}. Leave out a dimension or a filter",
         [{"field": "dimensions", "code": "not_covered", "detail": ", ".join(shown)}],
     )
+
+
+def is_sketch(metric: str) -> bool:
+    """Return whether the metric comes from a sketch, so that it is approximate and costs more."""
+    return any(MEASURES[m].kind in (Kind.HLL, Kind.KLL) for m in METRICS[metric].measures())

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, tzinfo
 from itertools import pairwise
-from typing import Final
+from typing import Final, cast
 from zoneinfo import ZoneInfoNotFoundError, available_timezones
 
 from viewmeter.model.calendar import (
@@ -111,7 +111,7 @@ def bucket_edges(interval: Interval, granularity: Granularity, zone: tzinfo, mos
     if granularity in ("minute", "5m", "hour"):
         inside = _clock_edges(interval, step, zone)
     else:
-        inside = _calendar_edges(interval, granularity, zone)
+        inside = _calendar_edges(interval, cast("Period", granularity), zone)
     return (start, *sorted({edge for edge in inside if start < edge < end}), end)
 
 

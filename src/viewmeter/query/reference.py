@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from viewmeter.model.catalogue import DIMENSIONS, MEASURES, METRICS, SPEED_ROLLUPS, Metric
+from viewmeter.model.catalogue import CURVES, DIMENSIONS, MEASURES, METRICS, ROLLUPS, Metric
 from viewmeter.query.listing import approximation
 from viewmeter.query.plan import rollups_of
 
@@ -35,10 +35,16 @@ def _metrics() -> Iterator[str]:
     yield "## Metrics\n"
     yield "| metric | unit | kind | better | formula | what it says |"
     yield "|---|---|---|---|---|---|"
-    for m in METRICS.values():
-        cells = (f"`{m.name}`", m.unit, _kind(m), m.better, f"`{m.formula()}`", m.doc)
-        yield _row(cells)
+    parts: dict[str, str] = {}
+    for m in (*METRICS.values(), *CURVES.values()):
+        layer = " From closed hours." if m.batch_only else ""
+        yield _row((f"`{m.name}`", m.unit, _kind(m), m.better, f"`{m.formula()}`", m.doc + layer))
+        parts |= m.parts()
     yield ""
+    yield "Where a formula calls a part by its name:\n"
+    yield from (f"- `{name}` = `{formula}`" for name, formula in parts.items() if name not in METRICS)
+    yield ""
+    yield "`known(x)` is 1 where x has a value, else 0; `or_zero(x)` is 0 where it has none.\n"
     for m in METRICS.values():
         if error := approximation(m):
             (name, value), *_ = error.items()
@@ -55,7 +61,7 @@ def _dimensions() -> Iterator[str]:
     yield "| dimension | label | what it is | rollups |"
     yield "|---|---|---|---|"
     for d in DIMENSIONS.values():
-        having = [f"`{r.name}`" for r in SPEED_ROLLUPS.values() if d.name in r.dimensions]
+        having = [f"`{r.name}`" for r in ROLLUPS.values() if d.name in r.dimensions]
         yield _row((f"`{d.name}`", d.label, d.doc, ", ".join(having)))
     yield ""
 
@@ -63,13 +69,15 @@ def _dimensions() -> Iterator[str]:
 def _rollups() -> Iterator[str]:
     yield "## Rollups\n"
     yield "A query is answered from the smallest rollup that has its dimensions, filters and measures.\n"
-    yield "| rollup | grain | dimensions | metrics |"
-    yield "|---|---|---|---|"
-    for r in SPEED_ROLLUPS.values():
-        having = [m.name for m in METRICS.values() if r.name in rollups_of(m)]
-        gauges = len(having) <= 5
-        shown = ", ".join(f"`{name}`" for name in having) if gauges else f"{len(having)}: all but the gauges"
-        yield _row((f"`{r.name}`", f"{r.grain_ms // 1000} s", ", ".join(f"`{d}`" for d in r.dimensions), shown))
+    yield "| rollup | grain | tiers | layers | dimensions | metrics |"
+    yield "|---|---|---|---|---|---|"
+    for r in ROLLUPS.values():
+        having = [m.name for m in (*METRICS.values(), *CURVES.values()) if r.name in rollups_of(m)]
+        few = len(having) <= 5
+        shown = ", ".join(f"`{name}`" for name in having) if few else f"{len(having)}: all but gauges and exact counts"
+        layers = "batch" if r.batch_only else "speed, batch"
+        words = (f"`{r.name}`", f"{r.grain_ms // 1000} s", ", ".join(r.tiers), layers)
+        yield _row((*words, ", ".join(f"`{d}`" for d in r.dimensions), shown))
     yield ""
 
 
@@ -78,7 +86,7 @@ def _measures() -> Iterator[str]:
     yield "| measure | merges as | unit | what it counts |"
     yield "|---|---|---|---|"
     for m in MEASURES.values():
-        yield _row((f"`{m.name}`", m.kind.value, m.unit, m.doc))
+        yield _row((f"`{m.name}`", m.kind.value, m.unit, m.doc + (" Batch layer." if m.batch_only else "")))
     yield ""
 
 

@@ -23,3 +23,6 @@ class QuerySettings:
 
     cache_open_ttl_s: float = 1.0
     """How long an answer that touches the present is kept."""
+
+    raw_events_max: int = 2_000_000
+    """Events that one query may read from the archive, for what no rollup keeps; more are refused."""

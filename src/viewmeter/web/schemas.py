@@ -107,12 +107,16 @@ class AnswerMeta(Struct):
     """What stands behind the numbers."""
 
     granularity: Granularity
-    time_zone: str
-    start: Instant
+    time_zone: Annotated[str, Meta(description="the one asked for, or the reporting zone where only its days are kept")]
+    start: Annotated[Instant, Meta(description="widened to whole hours or days where nothing finer is kept")]
     end: Instant
     watermark: Instant | None
     sources: Annotated[list[str], Meta(description="the layers that answered: speed, batch, archive")]
-    partial: Annotated[bool, Meta(description="the newest bucket is not over")]
+    partial: Annotated[bool, Meta(description="the newest bucket is not over, or some hours are not closed yet")]
+    closed_until: Annotated[
+        Instant | None,
+        Meta(description="what is known of closed hours alone is complete up to here; null: nothing waits for that"),
+    ]
     cached: bool
     approximate: Annotated[dict[str, Any], Meta(description="metrics from sketches, with their error")]
     truncated: bool
@@ -135,10 +139,13 @@ class Metric(Struct):
     unit: str
     kind: str
     formula: str
+    parts: Annotated[dict[str, str], Meta(description="what the formula calls by name: name to formula")]
     doc: str
     better: Literal["higher", "lower", "neutral"]
     error: float | None
     version: str | None
+    batch_only: Annotated[bool, Meta(description="known of closed hours alone; `closed_until` of an answer says which")]
+    address: Annotated[str | None, Meta(description="where a curve is; a query does not take it")]
     rollups: list[str]
 
 

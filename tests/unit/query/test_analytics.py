@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from viewmeter.model.catalogue import DIMENSIONS, METRICS, ROLLUPS
+from viewmeter.model.catalogue import CURVES, DIMENSIONS, METRICS, ROLLUPS
 from viewmeter.olap.protocol import Filter, Visible
 from viewmeter.query import QueryProblem, QuerySettings, parse_query, plan
 from viewmeter.testing.contracts.facts import DAY, HOUR, MINUTE, T0, fact
@@ -32,7 +32,7 @@ def test_total_without_dimensions_is_one_row_also_of_nothing(house: Any) -> None
     row = found.rows[0]
     assert row["time"] == "2027-01-15T00:00:00Z"
     for name, metric in METRICS.items():
-        if metric.kind in ("additive", "gauge") or name == "unique_viewers":
+        if metric.kind in ("additive", "gauge", "exact") or name == "unique_viewers":
             assert row[name] == 0, name
         elif metric.kind == "histogram":
             assert {*row[name].values()} == {0}, name
@@ -181,8 +181,9 @@ def test_a_key_of_channels_never_reads_a_rollup_without_channels() -> None:
 
 
 def test_mixed_dimensions_are_refused_with_what_goes_together(house: Any) -> None:
-    problem = refused("not_covered", house, "plays", dimensions=["country", "os"])
+    problem = refused("not_covered", house, "plays", dimensions=["country", "asn"])
     assert "device_type with os with browser" in problem.detail
+    assert "country with device_type with os with browser with player with stream_type" in problem.detail
     refused("not_covered", house, "plays", dimensions=["country"], filters=[["is", "cdn", ["x"]]])
 
 
@@ -386,15 +387,20 @@ def test_files_of_no_rows_have_their_columns(house: Any) -> None:
 
 def test_the_catalogue_lists_every_metric_and_dimension_with_its_rollups(house: Any) -> None:
     metrics = {m["name"]: m for m in house.analytics.metrics_catalogue()}
-    assert [*metrics] == [*METRICS]
+    assert [*metrics] == [*METRICS, *CURVES]
+    assert metrics["retention"]["address"] == "/api/v1/analytics/retention/{video_id}"
+    assert metrics["qoe_score"]["parts"]["startup"] == "800 / (8 + startup_ms / startups / 1000)"
+    assert metrics["watch_duration_p95_ms"]["batch_only"] is True
+    assert metrics["plays"]["batch_only"] is False
     assert metrics["unique_viewers"]["error"] == 0.0081
     assert metrics["plays"]["error"] is None
     assert metrics["qoe_score"]["version"] == "qoe_v1"
-    assert metrics["peak_concurrent_viewers"]["rollups"] == ["concurrency"]
-    assert all(m["rollups"] and m["formula"] and m["doc"] for m in metrics.values())
+    assert metrics["peak_concurrent_viewers"]["rollups"] == ["concurrency", "peaks"]
+    assert all(m["formula"] and m["doc"] for m in metrics.values())
+    assert [name for name, m in metrics.items() if not m["rollups"]] == ["unique_viewers_exact"]
     dimensions = {d["name"]: d for d in house.analytics.dimensions_catalogue()}
     assert [*dimensions] == [*DIMENSIONS]
-    assert dimensions["country"]["rollups"] == ["audience"]
+    assert dimensions["country"]["rollups"] == ["audience", "cross", "retention"]
 
 
 def test_filters_of_a_plan_keep_the_default_of_bots_apart() -> None:

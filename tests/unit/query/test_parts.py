@@ -216,13 +216,13 @@ def _table_at(at: int, found: tuple[Part, ...]) -> str:
 def _expected(at: int, edges: tuple[int, ...], covers: Coverage, zone: str, kept: Kept) -> str:
     """Return the coarsest table of which the row that holds the instant lies whole between two edges."""
     closed = covers.closed_hours[0]
-    if not closed.start_ms <= at < closed.end_ms:
-        return "speed"
     for kind in ("month", "week", "day"):
         row = period_of(at, kind, zone_of(zone))
         built = any(b.start_ms <= row.start_ms and row.end_ms <= b.end_ms for b in covers.built(kind))
         if kind in kept.tiers and built and _whole(row, edges) and not _in_month(row, kind, edges, covers, zone, kept):
             return kind
+    if not closed.start_ms <= at < closed.end_ms:
+        return "speed"
     step = HOUR if kept.hourly else covers.hour_step_ms
     row = Interval(at - at % step, at - at % step + step)
     first_day = next(

@@ -31,8 +31,22 @@ class Expr:
         raise NotImplementedError
 
     def text(self) -> str:
-        """Return the formula as a person would write it."""
+        """Return the formula as a person would write it; parts that have a name by their names."""
         raise NotImplementedError
+
+    def within(self) -> tuple[Expr, ...]:
+        """Return the formulas that it is made of."""
+        return ()
+
+    def named(self) -> dict[str, Expr]:
+        """Return the parts that `text` calls by name, each with its formula; what a part needs stands behind it."""
+        found: dict[str, Expr] = {}
+        for part in self.within():
+            if isinstance(part, Part):
+                found[part.name] = part.of
+        for part in self.within():
+            found |= {name: of for name, of in part.named().items() if name not in found}
+        return found
 
     def __add__(self, other: Operand) -> Expr:
         return Binary("+", self, _lift(other))
@@ -105,6 +119,7 @@ _OPERATIONS: Final[dict[str, Callable[[Column, Column], Column]]] = {
     "−": operator.sub,
     "·": operator.mul,
 }
+_BINDS: Final = {"+": 1, "−": 1, "·": 2, "/": 2}
 
 
 @dataclass(frozen=True)
@@ -129,7 +144,19 @@ class Binary(Expr):
 
     def text(self) -> str:
         """Return both sides, in brackets where the order of reading needs them."""
-        return f"{_bracket(self.left)} {self.sign} {_bracket(self.right)}"
+        left, right = self.left.text(), self.right.text()
+        if isinstance(self.left, Binary) and _BINDS[self.left.sign] < _BINDS[self.sign]:
+            left = f"({left})"
+        # Sums and products of equals need no brackets; a − (b − c) and a / (b · c) do.
+        if isinstance(self.right, Binary) and not (
+            _BINDS[self.right.sign] > _BINDS[self.sign] or self.right.sign == self.sign in ("+", "·")
+        ):
+            right = f"({right})"
+        return f"{left} {self.sign} {right}"
+
+    def within(self) -> tuple[Expr, ...]:
+        """Return both sides."""
+        return (self.left, self.right)
 
 
 @dataclass(frozen=True)
@@ -159,6 +186,34 @@ class Call(Expr):
         """Return the call as written."""
         return f"{self.function}({self.argument.text()})"
 
+    def within(self) -> tuple[Expr, ...]:
+        """Return the argument."""
+        return (self.argument,)
+
+
+@dataclass(frozen=True)
+class Part(Expr):
+    """A formula with a name, by which larger formulas call it: a score of six lines reads as three words."""
+
+    name: str
+    of: Expr
+
+    def evaluate(self, columns: Columns) -> Column:
+        """Return the formula's value row by row."""
+        return self.of.evaluate(columns)
+
+    def columns(self) -> frozenset[str]:
+        """Return the formula's columns."""
+        return self.of.columns()
+
+    def text(self) -> str:
+        """Return the name."""
+        return self.name
+
+    def within(self) -> tuple[Expr, ...]:
+        """Return the formula."""
+        return (self.of,)
+
 
 def sqrt(value: Expr) -> Expr:
     """Return the square root."""
@@ -187,7 +242,3 @@ def or_zero(value: Expr) -> Expr:
 
 def _lift(value: Operand) -> Expr:
     return value if isinstance(value, Expr) else Const(float(value))
-
-
-def _bracket(part: Expr) -> str:
-    return f"({part.text()})" if isinstance(part, Binary) else part.text()

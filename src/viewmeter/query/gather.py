@@ -1,0 +1,269 @@
+"""Asking for one plan: its sources read from their layers and tiers, in one state of the store.
+
+In: a plan, a snapshot, the archive where there is one. Out: tables of merged measures with a bucket and dimensions a
+row. Promised: everything that one `Gathering` asks sees the same rows and the same closed hours; each piece of the
+range is read once. Not done: metrics; what a table's rows mean for a cell is `compute`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from viewmeter.model.catalogue import METRICS, ROLLUPS
+from viewmeter.model.time import HOUR_MS, Interval, floor_to, rfc3339
+from viewmeter.olap.errors import ScanTooLargeError
+from viewmeter.olap.protocol import Filter, Part, Scan, Snapshot
+from viewmeter.query import gauges
+from viewmeter.query.parts import Ground, Kept, Settled, minus
+from viewmeter.query.plan import Plan, Source
+from viewmeter.query.problems import QueryProblem
+from viewmeter.query.raw import RawEvents
+
+Edges = tuple[int, ...]
+Layer = Literal["speed", "batch", "archive"]
+_PARTS_SHOWN: Final = 50
+
+
+@dataclass(frozen=True)
+class Found:
+    """Rows of one scan. `role`: what they are; samples have a `time_ms` each, the others are one row a bucket."""
+
+    table: pa.Table
+    role: Literal["sums", "samples", "largest", "last", "exact"] = "sums"
+
+
+class Gathering:
+    """One plan over one snapshot: settled once, then asked as often as needed."""
+
+    def __init__(
+        self, planned: Plan, snapshot: Snapshot, zone: str, raw: RawEvents | None, raw_budget: int, rows_max: int
+    ) -> None:
+        self._plan, self._snapshot, self._raw, self._budget = planned, snapshot, raw, raw_budget
+        self.ground = _ground(planned, snapshot, zone)
+        self._filled: frozenset[Source] = frozenset()  # whose gaps raw events fill
+        self.settled = self._settle(rows_max)
+
+    # --- the range ---------------------------------------------------------------------------------------------
+
+    def _settle(self, rows_max: int) -> Settled:
+        """Choose the edges: as asked where raw events can fill what rows cannot be cut at, else as rows allow."""
+        sources = self._plan.sources
+        needed = [source.kept for source in sources if source.kept is not None and not source.mixed]
+        mixed = [source for source in sources if source.mixed]
+        query = self._plan.query
+        interval = Interval(query.start_ms, query.end_ms)
+
+        def settle(kept: Sequence[Kept]) -> Settled:
+            return self.ground.settle(interval, query.granularity, query.zone, kept, rows_max)
+
+        if not mixed:
+            return settle(needed)
+        settled = settle(needed)
+        pieces = {source: self._uncovered(source, settled.edges) for source in mixed}
+        self._filled = frozenset(mixed)
+        if self._within_budget(pieces):
+            return settled
+        if any(source.kind == "raw" for source in mixed):
+            raise self._too_much_raw(pieces)
+        # Too many events: whole hours from rows, and of hours that are still open nothing where they hold too many.
+        settled = settle([*needed, *(source.kept for source in mixed if source.kept is not None)])
+        if not self._within_budget({source: self._uncovered(source, settled.edges) for source in mixed}):
+            self._filled = frozenset()
+        return settled
+
+    def _uncovered(self, source: Source, edges: Edges) -> tuple[Interval, ...]:
+        """Return what of the range the source's rows do not answer."""
+        spans = [part.interval for part in self._parts(source, edges)]
+        return tuple(minus([Interval(edges[0], edges[-1])], spans))
+
+    def _within_budget(self, pieces: dict[Source, tuple[Interval, ...]]) -> bool:
+        if not any(pieces.values()):
+            return True
+        if self._raw is None or any(p and p[0].start_ms < self._raw.reach_ms() for p in pieces.values()):
+            return False
+        return sum(self._raw.events(p) for p in pieces.values() if p) <= self._budget
+
+    def _too_much_raw(self, pieces: dict[Source, tuple[Interval, ...]]) -> QueryProblem:
+        assert self._raw is not None
+        shown = ", ".join(sorted({*self._plan.query.dimensions, *(f.dimension for f in self._plan.filters)}))
+        reach = self._raw.reach_ms()
+        if reach and any(p and p[0].start_ms < reach for p in pieces.values()):
+            why = f"the archive reaches back to {rfc3339(reach)}: start there or later"
+        else:
+            events = sum(self._raw.events(p) for p in pieces.values() if p)
+            why = (
+                f"the range holds {events:,} of them, and a query reads at most {self._budget:,}: take a shorter range"
+            )
+        detail = (
+            f"no rollup keeps {shown} together, so raw events would have to answer: {why}, or leave out a dimension "
+            "or a filter"
+        )
+        return QueryProblem("not_covered", 422, detail, [{"field": "time_range", "code": "not_covered", "detail": why}])
+
+    # --- asking ------------------------------------------------------------------------------------------------
+
+    def ask(self, edges: Edges, metrics: tuple[str, ...], more: tuple[Filter, ...] = ()) -> list[Found]:
+        """Return the rows of some of the metrics, bucket by bucket. Raises `QueryProblem`."""
+        found: list[Found] = []
+        try:
+            for whole in self._plan.sources:
+                source = whole.among(metrics)
+                if source is not None:
+                    found += self._ask(whole, source, edges, more)
+        except ScanTooLargeError as error:
+            raise QueryProblem("too_many_rows", 422, f"the store would merge {error}") from error
+        except TimeoutError as error:
+            raise QueryProblem("timeout", 504, str(error)) from error
+        return found
+
+    def _ask(self, whole: Source, source: Source, edges: Edges, more: tuple[Filter, ...]) -> list[Found]:
+        question = self._plan.scan(source, edges, more)
+        parts = self._parts(source, edges)
+        if source.kind == "gauge":
+            samples = gauges.of_samples(parts)
+            found = [Found(self._scan(replace(question, parts=samples)), "samples")] if samples else []
+            peaks = gauges.peak_scans(self._plan, source, edges, self.ground, more)
+            reach_ms = self.ground.minutes_from_ms
+            for scan, role in peaks:
+                found.append(Found(gauges.as_samples(self._plan, source, self._scan(scan), reach_ms), role))
+            return found
+        if source.kind == "exact":
+            return [Found(self._exact(question), "exact")]
+        found = [Found(self._scan(replace(question, parts=parts)))] if parts else []
+        pieces = self._pieces(whole, edges)
+        if pieces and self._raw is not None:
+            found.append(Found(self._raw.scan(question, pieces)))
+        return found or [Found(_empty(question))]
+
+    def _scan(self, question: Scan) -> pa.Table:
+        grain = ROLLUPS[question.rollup].grain_ms
+        edges, buckets = _rounded(question.edges_ms, grain)
+        if edges == question.edges_ms:
+            return self._snapshot.scan(question)
+        return _renumbered(self._snapshot.scan(replace(question, edges_ms=edges)), buckets)
+
+    def _exact(self, question: Scan) -> pa.Table:
+        edges, buckets = _rounded(question.edges_ms, HOUR_MS)
+        if len(edges) < 2:
+            return _empty(question, "unique_viewers_exact")
+        try:
+            found = self._snapshot.exact_viewers(replace(question, edges_ms=edges), self.ground.zone)
+        except ValueError as error:
+            detail = f"unique_viewers_exact: {error}"
+            raise QueryProblem(
+                "not_covered", 422, detail, [{"field": "metrics", "code": "not_covered", "detail": detail}]
+            ) from error
+        return _renumbered(found, buckets)
+
+    def _parts(self, source: Source, edges: Edges) -> tuple[Part, ...]:
+        return () if source.kept is None else self.ground.parts(edges, source.kept)
+
+    def _pieces(self, source: Source, edges: Edges) -> tuple[Interval, ...]:
+        """Return what raw events answer."""
+        return self._uncovered(source, edges) if source in self._filled else ()
+
+    # --- what stands behind it -----------------------------------------------------------------------------------
+
+    def layers(self) -> list[Layer]:
+        """Return the layers that answered."""
+        used: set[Layer] = set()
+        for source in self._plan.sources:
+            used |= {_layer(part) for part in self._parts(source, self.settled.edges)}
+            if self._pieces(source, self.settled.edges):
+                used.add("archive")
+        order: tuple[Layer, ...] = ("speed", "batch", "archive")
+        return [layer for layer in order if layer in used]
+
+    def explained(self) -> dict[str, object]:
+        """Return the plan as `explain` shows it. The tenant is not in it: the asker knows, others must not."""
+        edges = self.settled.edges
+        scans: list[dict[str, object]] = []
+        for source in self._plan.sources:
+            parts = [_told(part) for part in self._parts(source, edges)]
+            pieces = self._pieces(source, edges)
+            parts += [{"layer": "archive", "table": "events", "range": _range(piece)} for piece in pieces]
+            scans.append(
+                {
+                    "rollup": source.rollup or None,
+                    "kind": source.kind,
+                    "metrics": [*source.metrics],
+                    "measures": [*source.measures],
+                    "parts": parts[:_PARTS_SHOWN],
+                    "more_parts": max(0, len(parts) - _PARTS_SHOWN),
+                }
+            )
+        visible = self._plan.visible
+        return {
+            "range": _range(Interval(edges[0], edges[-1])),
+            "buckets": len(edges) - 1,
+            "zone_of_days": self.ground.zone,
+            "scans": scans,
+            "filters": [["is_not" if f.negate else "is", f.dimension, [*f.values]] for f in self._plan.filters],
+            "only_channels": None if visible.channels is None else [*visible.channels],
+        }
+
+    def closed_until_ms(self) -> int | None:
+        """Return up to when the range's hours are closed, where something asked for is known of these alone.
+
+        None: everything asked for is known of open hours as well, or no hour is open.
+        """
+        waiting = (s for s in self._plan.sources if s not in self._filled)
+        if not any(METRICS[name].batch_only for source in waiting for name in source.metrics):
+            mixed = any(s.mixed and s not in self._filled for s in self._plan.sources)
+            if not mixed:
+                return None
+        whole = Interval(self.settled.edges[0], self.settled.edges[-1])
+        left_open = self.ground.open_within(whole)
+        return left_open[0].start_ms if left_open else None
+
+
+def _ground(planned: Plan, snapshot: Snapshot, zone: str) -> Ground:
+    """Return the reporting zone's ground; UTC's where older days were not built in that zone (it was another then)."""
+    query = planned.query
+    ground = Ground(snapshot.coverage(zone, planned.visible.tenant_id), zone)
+    if zone == "UTC" or ground.has_days(Interval(query.start_ms, query.end_ms)):
+        return ground
+    return Ground(snapshot.coverage("UTC", planned.visible.tenant_id), "UTC")
+
+
+def _rounded(edges: Edges, grain_ms: int) -> tuple[Edges, npt.NDArray[np.int64]]:
+    """Return edges of whole grains, and the bucket of each of theirs among the given ones.
+
+    An edge inside of a grain is never one of rows that are read: such a grain is open, or read from finer rows. So it
+    can be moved to the grain's start, and buckets that vanish by it have no rows.
+    """
+    moved = [floor_to(edge, grain_ms) for edge in edges]
+    kept = [bucket for bucket, (start, end) in enumerate(pairwise(moved)) if start < end]
+    return (*(moved[b] for b in kept), *(moved[-1:] if kept else ())), np.array(kept, np.int64)
+
+
+def _renumbered(table: pa.Table, buckets: npt.NDArray[np.int64]) -> pa.Table:
+    column = table.schema.get_field_index("bucket")
+    numbers = buckets[table["bucket"].to_numpy()] if table.num_rows else np.zeros(0, np.int64)
+    changed: pa.Table = table.set_column(column, "bucket", pa.array(numbers.astype(np.int32)))
+    return changed
+
+
+def _empty(question: Scan, *more: str) -> pa.Table:
+    names = {"bucket": pa.int32(), **dict.fromkeys(question.dimensions, pa.string())}
+    columns = {name: pa.array([], kind) for name, kind in names.items()}
+    return pa.table({**columns, **{name: pa.array([], pa.int64()) for name in (*question.measures, *more)}})
+
+
+def _layer(part: Part) -> Layer:
+    return "speed" if part.table == "speed" else "batch"
+
+
+def _told(part: Part) -> dict[str, object]:
+    return {"layer": _layer(part), "table": part.table, "range": _range(part.interval)}
+
+
+def _range(interval: Interval) -> list[str]:
+    return [rfc3339(interval.start_ms), rfc3339(interval.end_ms)]
