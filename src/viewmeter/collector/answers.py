@@ -52,11 +52,12 @@ def cors(origin: str | None, allowed: Sequence[str]) -> Headers:
 
 
 ANY_ORIGIN: Final[Headers] = [_ANY_ORIGIN, _EXPOSED]
+_NO_CONTENT: Final = Answer(204, [_ANY_ORIGIN])
 
 
 def no_content(headers: Headers) -> Answer:
-    """At least one event is accepted and durable."""
-    return Answer(204, headers)
+    """At least one event is accepted and durable. It exposes no header, since it has none that a page could want."""
+    return _NO_CONTENT if headers is ANY_ORIGIN else Answer(204, [one for one in headers if one is not _EXPOSED])
 
 
 def counts(accepted: int, rejected: Sequence[Rejection], headers: Headers) -> Answer:
