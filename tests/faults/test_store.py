@@ -127,3 +127,14 @@ def test_O5_after_a_sync_that_failed_the_next_process_makes_it_good(
     Disk(appending.shim.journal).cut(appending.shim.position(), "synced", dice, left)
     last = max(appending.acknowledged)
     check(left / "store.duckdb", last, last)
+
+
+def test_O5_a_torn_end_of_the_log_costs_what_was_never_synced_only(appending: Appending, tmp_path: Path) -> None:
+    assert appending.run(8) == 8
+    log = appending.root / "store.duckdb.wal"
+    torn = bytearray(log.read_bytes())
+    torn[-200:-100] = bytes(100)
+    log.write_bytes(torn)
+    check(appending.root / "store.duckdb", 7, 8)
+    assert log.with_name(log.name + ".torn").read_bytes() == torn
+    assert appending.run(2) == 2

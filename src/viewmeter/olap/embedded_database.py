@@ -79,7 +79,7 @@ def _connect(path: Path, config: Any) -> Connection:
     wal = path.with_name(path.name + ".wal")
     try:
         return duckdb.connect(path, config=config)
-    except duckdb.IOException as error:
+    except duckdb.Error as error:
         broken = _BROKEN_ENTRY.search(str(error))
         if broken is None or not wal.exists():
             raise
