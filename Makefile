@@ -61,9 +61,15 @@ docs: setup ## Write the generated pages of docs/reference anew
 bench: setup ## Run the benchmarks; each states its ratio to a baseline of the same run
 	$(BIN)/viewmeter bench all $(ARGS)
 
-FAULTS ?= 300
-faults: setup ## Kill the product FAULTS times under load and count every acknowledged event (default 300)
+FAULTS ?= 200
+CUTS ?= 50
+faults: setup ## Kill the product FAULTS times, cut its power CUTS times, break its disk and clock; count every event
 	VIEWMETER_TEST_KILLS=$(FAULTS) $(BIN)/pytest -q -s tests/e2e/test_kill.py $(ARGS)
+	VIEWMETER_TEST_CUTS=$(CUTS) VIEWMETER_TEST_EVERY_FAULT=1 VIEWMETER_TEST_STOPPED_S=30 $(BIN)/pytest -q -s tests/faults $(ARGS)
+
+FUZZ_S ?= 120
+fuzz: setup ## Give the decoders broken bodies for FUZZ_S seconds each
+	VIEWMETER_TEST_FUZZ_S=$(FUZZ_S) $(BIN)/pytest -q -s tests/fuzz $(ARGS)
 
 clean: ## Remove what the targets above made (not your data folders)
 	rm -rf $(VENV) dashboard/node_modules src/viewmeter/web/static .mypy_cache .ruff_cache .pytest_cache \
@@ -91,4 +97,4 @@ $(STATIC): $(MODULES) $(DASHBOARD_SOURCES)
 	cd dashboard && npm run --silent build
 	@touch $@
 
-.PHONY: help setup demo test check format build docs bench faults clean
+.PHONY: help setup demo test check format build docs bench faults fuzz clean

@@ -1,7 +1,7 @@
 """kill -9 of everything, again and again, under load: every acknowledged event counts exactly once.
 
 Before the whole group goes, the engine or one collector may go alone, while the others keep working; after it, the
-recovery itself may be killed. `VIEWMETER_TEST_KILLS` sets how often (default 30; `make faults` 300),
+recovery itself may be killed. `VIEWMETER_TEST_KILLS` sets how often (default 30; `make faults` 200),
 `VIEWMETER_TEST_SEED` when and what.
 """
 

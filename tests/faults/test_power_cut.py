@@ -2,7 +2,7 @@
 
 Load runs on a product whose writes are recorded; then the folder is made as it may be after a cut at several random
 moments of that time, and the product starts on each. Half of the cuts hit the recovery itself. `VIEWMETER_TEST_CUTS`
-sets how many (default 4; `make faults` 50), `VIEWMETER_TEST_SEED` when and how.
+sets how many (default 2; `make faults` 50), `VIEWMETER_TEST_SEED` when and how.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from watching import Starter, Watched
 from viewmeter.testing.faults import CUTS, Cut, Disk
 from viewmeter.testing.faults.disk import before
 
-CUTS_ASKED = int(os.environ.get("VIEWMETER_TEST_CUTS", "4"))
+CUTS_ASKED = int(os.environ.get("VIEWMETER_TEST_CUTS", "2"))
 CUTS_A_LOAD = 10  # of which half hit the recovery
 BEACONS = 400
 MOST_SYNC_DELAY_S = 0.004

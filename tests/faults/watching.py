@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from running import Product, clean_environment, spawn
 from viewmeter.testing.faults import Shim
 from viewmeter.testing.faults.disk import Before
 
+EVERY = bool(os.environ.get("VIEWMETER_TEST_EVERY_FAULT"))  # `make faults`; otherwise one of each kind
 QUICK = {  # so that snapshots, merges and checkpoints happen within the seconds that a test has
     "VIEWMETER_STREAM__SNAPSHOT_EVERY_S": "1",
     "VIEWMETER_STREAM__COMPACT_EVERY_S": "1",
