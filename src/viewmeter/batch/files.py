@@ -1,0 +1,191 @@
+"""The batch layer's folder: what each hour left to the next, and results on their way to the store.
+
+    carry/<hour>-<n>/   open.parquet, ended.parquet, about.json: of the n-th run of the hour; the largest n counts
+    out/<hour>/         a finished result that the store may not have yet: rows, viewers and the next carry
+
+Promised: a folder under its final name is complete and durable; everything else is a leftover and removed at start.
+Ended views are found by key without reading a file whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from viewmeter.batch import carry
+from viewmeter.batch.hour import Counts, HourResult
+from viewmeter.batch.window import place_of
+
+Array = npt.NDArray[Any]
+
+_GROUP_ROWS: Final = 65_536
+_UNFINISHED: Final = ".tmp"
+
+
+@dataclass(frozen=True)
+class About:
+    """What is known of a run."""
+
+    hour_ms: int
+    at_ms: int  # the engine's clock at its beginning; with the hour, its name
+    archive_version: int
+    seen_commit: int
+    handover: str = ""
+    counts: Counts = Counts()
+    kept: bool = False  # the hour's rows come from no job: this run made the carry alone
+
+
+def put_result(result: HourResult, about: About, folder: Path) -> None:
+    """Write a result under its final name, durably."""
+    making = folder.with_name(f"{folder.name}-{os.getpid()}{_UNFINISHED}")
+    shutil.rmtree(making, ignore_errors=True)
+    making.mkdir(parents=True)
+    for name, table in {**result.rows, "viewers": result.viewers}.items():
+        with pa.OSFile(str(making / f"{name}.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table.combine_chunks())
+    pq.write_table(result.kept_open, making / "open.parquet", row_group_size=_GROUP_ROWS, compression="zstd")
+    pq.write_table(result.kept_ended, making / "ended.parquet", row_group_size=_GROUP_ROWS, compression="zstd")
+    about = replace(about, handover=result.handover, counts=result.counts)
+    (making / "about.json").write_text(json.dumps(asdict(about)))
+    for file in making.iterdir():
+        _sync(file)
+    _sync(making)
+    shutil.rmtree(folder, ignore_errors=True)
+    making.rename(folder)
+    _sync(folder.parent)
+
+
+def rows_of(folder: Path) -> tuple[Mapping[str, pa.Table], pa.Table]:
+    """Return the rows by rollup and the viewers of a finished result, mapped into memory."""
+    tables = {}
+    for file in sorted(folder.glob("*.arrow")):
+        tables[file.stem] = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+    viewers = tables.pop("viewers")
+    return tables, viewers
+
+
+def about_of(folder: Path) -> About:
+    """Return what is known of the run that made this folder."""
+    said = json.loads((folder / "about.json").read_text())
+    return About(**{**said, "counts": Counts(**said["counts"])})
+
+
+class Carries:
+    """The folder of all carries. For one writer; readers get paths."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.out = root / "out"
+        self._folder = root / "carry"
+        for folder in (self._folder, self.out):
+            folder.mkdir(parents=True, exist_ok=True)
+        self._known: dict[int, tuple[Path, About]] = {}
+
+    def settle(self) -> None:
+        """Remove leftovers, and learn what is there."""
+        for folder in (*self._folder.iterdir(), *self.out.iterdir()):
+            if folder.name.endswith(_UNFINISHED):
+                shutil.rmtree(folder, ignore_errors=True)
+        self._known = {}
+        for folder in sorted(self._folder.iterdir(), key=_number):
+            about = about_of(folder)
+            older = self._known.get(about.hour_ms)
+            if older is not None:
+                shutil.rmtree(older[0], ignore_errors=True)
+            self._known[about.hour_ms] = (folder, about)
+
+    def finished(self) -> list[Path]:
+        """Return results that may not be in the store yet."""
+        return sorted(self.out.iterdir())
+
+    def hours(self) -> Mapping[int, About]:
+        """Return the hours that have a carry."""
+        return {hour: about for hour, (_, about) in self._known.items()}
+
+    def path(self, hour_ms: int) -> Path | None:
+        """Return the folder of an hour's carry."""
+        found = self._known.get(hour_ms)
+        return found[0] if found else None
+
+    def ended_before(self, hour_ms: int, since_ms: int) -> list[Path]:
+        """Return the files of ended views of the hours in [since, hour), newest first."""
+        hours = sorted((h for h in self._known if since_ms <= h < hour_ms), reverse=True)
+        return [self._known[h][0] / "ended.parquet" for h in hours if self._known[h][1].counts.ended_views]
+
+    def install(self, result: Path, *, kept: bool = False) -> None:
+        """Make a result's carry that of its hour; the rest of the result is dropped."""
+        about = replace(about_of(result), kept=kept)
+        older = self._known.get(about.hour_ms)
+        folder = self._folder / f"{about.hour_ms}-{_number(older[0])[1] + 1 if older else 0}"
+        for file in result.glob("*.arrow"):
+            file.unlink()
+        if kept:
+            (result / "about.json").write_text(json.dumps(asdict(about)))
+            _sync(result / "about.json")
+        result.rename(folder)
+        _sync(self._folder)
+        self._known[about.hour_ms] = (folder, about)
+        if older:
+            shutil.rmtree(older[0], ignore_errors=True)
+
+    def drop_before(self, hour_ms: int) -> int:
+        """Drop the carries of hours before; return how many."""
+        old = [hour for hour in self._known if hour < hour_ms]
+        for hour in old:
+            shutil.rmtree(self._known.pop(hour)[0], ignore_errors=True)
+        return len(old)
+
+
+def read_open(folder: Path | None, keys: tuple[int, int]) -> pa.Table:
+    """Return the open views of a carry with keys in the range; of no carry, none."""
+    if folder is None:
+        return carry.nothing()
+    table = pq.read_table(folder / "open.parquet", memory_map=True).cast(carry.CARRY_SCHEMA)
+    key = table["view_key"].to_numpy()
+    first, behind = np.searchsorted(key, keys[0]), np.searchsorted(key, keys[1], side="right")
+    return table.slice(first, behind - first)
+
+
+def find_ended(files: list[Path], keys: Array) -> pa.Table:
+    """Return the newest row of each key; `files` newest first, `keys` ascending."""
+    found = [carry.nothing()]
+    left = keys
+    for path in files:
+        if not len(left):
+            break
+        with pq.ParquetFile(path) as file:
+            for group in range(file.metadata.num_row_groups):
+                stats = file.metadata.row_group(group).column(0).statistics
+                if stats is not None and (stats.max < left[0] or stats.min > left[-1]):
+                    continue
+                here = place_of(file.read_row_group(group, ["view_key"])["view_key"].to_numpy(), left)
+                if (here >= 0).any():
+                    rows = file.read_row_group(group).take(pa.array(here[here >= 0]))
+                    found.append(rows.cast(carry.CARRY_SCHEMA))
+                    left = left[here < 0]
+                    if not len(left):
+                        break
+    return pa.concat_tables(found)
+
+
+def _number(folder: Path) -> tuple[int, int]:
+    hour, _, number = folder.name.rpartition("-")
+    return int(hour), int(number)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
