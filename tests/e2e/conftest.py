@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from collecting import shared_server, start_server  # noqa: F401 - fixtures
 from running import Product, StartProduct, spawn, viewmeter
 
 

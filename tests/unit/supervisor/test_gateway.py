@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from aiohttp import web
 from granian.constants import Interfaces
 from granian.server.embed import Server
 
+from viewmeter.collector import connections
 from viewmeter.supervisor import port
 from viewmeter.web.gateway import Gateway, GatewaySettings
+from viewmeter.web.seats import Seats
 
 
 class Events:
@@ -57,6 +60,7 @@ class Engine:
 
     def __init__(self) -> None:
         self.left = asyncio.Event()
+        self.sent = 0
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
@@ -72,6 +76,17 @@ class Engine:
     async def big(self, _: web.Request) -> web.StreamResponse:
         return web.Response(body=b"x" * 3_000_000)
 
+    async def endless(self, request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse(headers={"Content-Type": request.query["type"]})
+        await answer.prepare(request)
+        try:
+            while self.sent < 500_000_000:
+                await answer.write(b"x" * 65_536)
+                self.sent += 65_536
+        finally:
+            self.left.set()
+        return answer
+
     async def stuck(self, _: web.Request) -> web.StreamResponse:
         await asyncio.sleep(60)
         return web.Response()
@@ -84,18 +99,19 @@ Running = tuple[aiohttp.ClientSession, Engine, Gateway]
 async def running(
     folder: Path, *, engine_up: bool = True, trusted: tuple[str, ...] = (), **bounds: Any
 ) -> AsyncIterator[Running]:
-    socket = folder / "engine.sock"
+    engine_socket = folder / "engine.sock"
     engine = Engine()
     application = web.Application()
     application.router.add_get("/stream", engine.stream)
     application.router.add_get("/big", engine.big)
     application.router.add_get("/stuck", engine.stuck)
+    application.router.add_get("/endless", engine.endless)
     application.router.add_route("*", "/{rest:.*}", told)
     runner = web.AppRunner(application, handler_cancellation=True)
     await runner.setup()
     if engine_up:
-        await web.UnixSite(runner, str(socket)).start()
-    gateway = Gateway(Events(), socket, trusted, GatewaySettings(**bounds))
+        await web.UnixSite(runner, str(engine_socket)).start()
+    gateway = Gateway(Events(), engine_socket, trusted, GatewaySettings(**bounds))
     holder = port.reserve("127.0.0.1", 0)
     number = holder.getsockname()[1]
     server = Server(gateway, address="127.0.0.1", port=number, interface=Interfaces.RSGI, log_enabled=False)
@@ -313,3 +329,43 @@ def test_live_streams_have_a_bound_of_their_own_and_leave_room_for_requests(tmp_
             await asyncio.sleep(0.01)
 
     through(tmp_path, body, max_requests=1, **{bound: 1})
+
+
+@pytest.mark.skipif(not connections.supported(), reason="only Linux tells what a client has taken")
+@pytest.mark.parametrize("media", ["text/csv", "text/event-stream"])
+def test_a_client_that_does_not_read_its_answer_is_cut_off_before_it_costs_memory(tmp_path: Path, media: str) -> None:
+    async def body(client: aiohttp.ClientSession, engine: Engine, _: Gateway) -> None:
+        with socket.socket() as silent:
+            silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            silent.setblocking(False)
+            assert client._base_url is not None
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(silent, ("127.0.0.1", client._base_url.port))
+            request = f"GET /endless?type={media} HTTP/1.1\r\nHost: a\r\n\r\n"
+            await loop.sock_sendall(silent, request.encode())
+            await asyncio.wait_for(engine.left.wait(), 20)
+        # Not the 500 MB that there are: what waits here, and what the buffers of two sockets hold.
+        assert engine.sent < 30_000_000, engine.sent
+        assert not await refused(client, "/x", "overloaded")
+
+    through(tmp_path, body, send_timeout_s=0.2)
+
+
+def test_a_client_that_reads_slowly_gets_all_of_its_answer(tmp_path: Path) -> None:
+    async def body(client: aiohttp.ClientSession, *_: Any) -> None:
+        size = 0
+        async with client.get("/big") as answer:
+            while piece := await answer.content.read(200_000):
+                size += len(piece)
+                await asyncio.sleep(0.02)
+        assert size == 3_000_000
+
+    through(tmp_path, body, send_timeout_s=2.0)
+
+
+def test_seats_are_bounded_in_all_and_for_each() -> None:
+    seats = Seats(total=3, each=2)
+    assert [seats.take(name) for name in ("a", "a", "a", "b", "c")] == [True, True, False, True, False]
+    seats.leave("a")
+    assert seats.take("c")
+    assert seats.count == 3
