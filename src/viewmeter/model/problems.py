@@ -105,6 +105,8 @@ PROBLEMS: Final[dict[str, ProblemKind]] = _table(
     ("timeout", 504, "The answer took too long", "Ask for less, or later."),
     ("not_ready", 503, "The server is starting", "Try again after Retry-After seconds; /readyz says what is missing."),
     ("engine_unavailable", 503, "The engine is not reachable", "Try again after Retry-After seconds."),
+    ("job_failed", 500, "The batch job failed",
+     "It is tried again by itself; `detail` and GET /api/v1/admin/jobs say why it failed."),
     ("internal", 500, "Something went wrong here", "It is in the server's log; report it if it lasts."),
 )  # fmt: skip
 

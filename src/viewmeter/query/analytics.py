@@ -9,8 +9,8 @@ at that moment. Not done: any clock, any HTTP.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -22,7 +22,9 @@ from viewmeter.live.protocol import LiveScope, LiveStore
 from viewmeter.model.calendar import zone_of
 from viewmeter.model.catalogue import METRICS
 from viewmeter.model.time import DAY_MS, HOUR_MS, MINUTE_MS, Interval, floor_to, rfc3339
-from viewmeter.olap.protocol import Filter, Snapshot, TimeSeriesStore, Visible
+from viewmeter.olap.errors import ScanTooLargeError
+from viewmeter.olap.protocol import Filter, TimeSeriesStore, Visible
+from viewmeter.query import content
 from viewmeter.query.answer import Answer, Row
 from viewmeter.query.cache import Cache, TracksChanges
 from viewmeter.query.compute import Cells, last_samples, metric_order, metric_values
@@ -38,9 +40,6 @@ from viewmeter.query.realtime import realtime_object
 from viewmeter.query.settings import QuerySettings
 
 Array = npt.NDArray[Any]
-ReportingZone = Callable[[str | None], str]
-"""A tenant's reporting zone; of all tenants together (None): UTC, whose days all have."""
-
 _FILTERED_GROUPS_MAX: Final = 10_000
 
 
@@ -65,10 +64,9 @@ class Analytics:
         store: TimeSeriesStore,
         live: LiveStore,
         settings: QuerySettings | None = None,
-        zone: ReportingZone = lambda _: "UTC",
         raw: RawEvents | None = None,
     ) -> None:
-        self._store, self._live, self._zone, self._raw = store, live, zone, raw
+        self._store, self._live, self._raw = store, live, raw
         self._settings = settings or QuerySettings()
         self._minutes_from_ms = sys.maxsize  # until a first look at the store: nothing is kept by the minute
         self._changes = store if isinstance(store, TracksChanges) else None
@@ -79,10 +77,12 @@ class Analytics:
             int(self._settings.cache_open_ttl_s * 1000),
         )
 
-    def query(self, query: Query, visible: Visible, now_ms: int, watermark_ms: int | None) -> Answer:
-        """Answer a question for somebody who sees `visible`. Raises `QueryProblem`."""
+    def query(self, query: Query, visible: Visible, now_ms: int, watermark_ms: int | None, zone: str = "UTC") -> Answer:
+        """Answer a question for somebody who sees `visible`. Raises `QueryProblem`.
+
+        `zone` is the tenant's reporting zone; of all tenants together it is UTC, whose days all have.
+        """
         planned = plan(query, visible, raw=self._raw is not None)
-        zone = self._zone(visible.tenant_id)
         key = (replace(query, explain=False), visible, zone)
         change = self._changes.change_number(self._around(query)) if self._changes else 0
         result = self._cache.get(key, change, now_ms)
@@ -101,6 +101,21 @@ class Analytics:
             dimensions=query.dimensions,
             metrics=query.metrics,
         )
+
+    def retention(
+        self, query: Query, visible: Visible, now_ms: int, watermark_ms: int | None, zone: str = "UTC"
+    ) -> dict[str, Any]:
+        """Return the curve of the range and filters of a query. Raises `QueryProblem`."""
+        with _told():
+            return content.retention(self._store, query, visible, zone, now_ms, watermark_ms)
+
+    def cohorts(
+        self, channel_id: str | None, weeks: int, visible: Visible, now_ms: int, watermark_ms: int | None,
+        zone: str = "UTC",
+    ) -> dict[str, Any]:  # fmt: skip
+        """Return returning viewers by the week of their first play. Raises `QueryProblem`."""
+        with _told():
+            return content.cohorts(self._store, channel_id, weeks, visible, zone, now_ms, watermark_ms)
 
     def realtime(self, scope: LiveScope, now_ms: int) -> dict[str, Any]:
         """Return the realtime object of a scope."""
@@ -122,7 +137,7 @@ class Analytics:
 
     def _compute(self, planned: Plan, zone: str, now_ms: int, watermark_ms: int | None) -> _Result:
         query, settings = planned.query, self._settings
-        with self._snapshot() as snapshot:
+        with _told(), self._store.snapshot() as snapshot:
             ask = Gathering(planned, snapshot, zone, self._raw, settings.raw_events_max, settings.rows_max)
             edges = ask.settled.edges
             self._minutes_from_ms = ask.ground.minutes_from_ms
@@ -145,16 +160,6 @@ class Analytics:
         """
         reach = DAY_MS if query.start_ms < self._minutes_from_ms else HOUR_MS
         return Interval(floor_to(query.start_ms, reach) - reach + HOUR_MS, -floor_to(-query.end_ms, reach))
-
-    @contextmanager
-    def _snapshot(self) -> Iterator[Snapshot]:
-        """Open one state of the store, or refuse when all readers are busy for too long."""
-        with ExitStack() as opened:
-            try:
-                snapshot = opened.enter_context(self._store.snapshot())
-            except TimeoutError as error:
-                raise QueryProblem("timeout", 504, str(error)) from error
-            yield snapshot
 
     def _choose(self, planned: Plan, ask: Gathering, now_ms: int) -> tuple[Groups, Page, Cells | None]:
         """Return the groups over the whole range, the page of them, and, where it is all, their cells."""
@@ -204,6 +209,17 @@ class Analytics:
                 f"{groups:,} groups in {buckets:,} buckets are {groups * buckets:,} rows, and an answer holds "
                 f"{most:,}: take {fewer}a coarser granularity or a shorter range",
             )
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Say in the API's words what the store refuses: too much to merge, or too long."""
+    try:
+        yield
+    except ScanTooLargeError as error:
+        raise QueryProblem("too_many_rows", 422, f"the store would merge {error}") from error
+    except TimeoutError as error:
+        raise QueryProblem("timeout", 504, str(error)) from error
 
 
 def _cells(found: list[Found], numbers: list[Array], groups: int, edges: tuple[int, ...], now_ms: int) -> Cells:

@@ -113,8 +113,9 @@ def as_samples(planned: Plan, source: Source, found: pa.Table, reach_ms: int) ->
         if distinct.num_rows > (1 if groups is None else groups.num_rows):
             raise _no_sum(planned, source, reach_ms)
     names = {m.hourly.name: m.sample.name for n in source.metrics if isinstance(m := METRICS[n], Gauge)}
-    table: pa.Table = found.select([*group, *(name for name in found.column_names if name in names)])
-    return table
+    columns = {name: found[name] for name in group}
+    columns |= {sample: found[peak] for peak, sample in names.items() if peak in found.column_names}
+    return pa.table(columns)
 
 
 def _no_sum(planned: Plan, source: Source, reach_ms: int) -> QueryProblem:

@@ -59,7 +59,7 @@ class Ground:
 
     def __init__(self, coverage: Coverage, zone: str) -> None:
         self._coverage, self.zone = coverage, zone
-        self._closed = _Spans(coverage.closed_hours)
+        self._closed, self._days = _Spans(coverage.closed_hours), _Spans(coverage.days)
         self._hours_from_ms = _next_day(coverage.hour_from_ms, zone)
         self._viewers_from_ms = _next_day(coverage.viewers_from_ms, zone)
 
@@ -83,6 +83,8 @@ class Ground:
 
     def unit(self, instant_ms: int, kept: Kept) -> Interval:
         """Return the finest rows at the instant: what cannot be divided. A ms where edges may lie anywhere."""
+        if "day" in kept.tiers and instant_ms < self._from_ms(kept) and self._days.holds(instant_ms):
+            return period_of(instant_ms, "day", zone_of(self.zone))
         if not self._closed.holds(instant_ms) or ("minute" in kept.tiers and instant_ms >= self._minutes_ms(kept)):
             return Interval(instant_ms, instant_ms + 1)
         if "hour" in kept.tiers and instant_ms >= self._from_ms(kept):

@@ -12,6 +12,7 @@ import msgspec
 from litestar import Request, Response
 from litestar.params import QueryParameter
 
+from viewmeter.batch.protocol import BatchFailedError
 from viewmeter.collector.deadletters import DeadLetter
 from viewmeter.metadata.keys import Tenant
 from viewmeter.model.time import DAY_MS, HOUR_MS, floor_to, rfc3339
@@ -33,7 +34,7 @@ _MAX_DAMAGED: Final = 100
 
 @endpoint(
     "POST", "/api/v1/admin/flush", "flush", "Wait until every acknowledged event is visible",
-    scope="admin", answers=schemas.Flushed, tag="Operation", problems=("csrf", "busy", "timeout"),
+    scope="admin", answers=schemas.Flushed, tag="Operation", problems=("csrf", "busy", "timeout", "job_failed"),
 )  # fmt: skip
 async def flush(request: Ask) -> Response[bytes]:
     """Answers when every event acknowledged before the call is in realtime and query answers."""
@@ -51,7 +52,21 @@ def _flush(services: Services) -> int:
         raise ProblemError("timeout", str(error) or "The stream jobs did not catch up in time.") from error
     services.store.flush()
     services.live.flush()
+    if services.batch is not None:
+        _flush_batch(services, began_ms)
     return services.clock() - began_ms
+
+
+def _flush_batch(services: Services, began_ms: int) -> None:
+    """Wait for closed hours that must run again, with the time that is left."""
+    assert services.batch is not None
+    left_s = services.settings.flush_timeout_s - (services.clock() - began_ms) / 1000
+    try:
+        services.batch.flush(max(1.0, left_s))
+    except TimeoutError as error:
+        raise ProblemError("timeout", str(error) or "Closed hours did not run again in time.") from error
+    except BatchFailedError as error:
+        raise ProblemError("job_failed", f"{error}.") from error
 
 
 @endpoint(

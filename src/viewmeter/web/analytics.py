@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 import msgspec
 from litestar import Request, Response
-from litestar.openapi.spec import OpenAPIMediaType, OpenAPIResponse, Operation, Schema
+from litestar.openapi.spec import OpenAPIMediaType, OpenAPIResponse, Operation, Reference, Schema
 from litestar.openapi.spec import Parameter as ParameterSpec
 from litestar.openapi.spec.enums import OpenAPIType
 from litestar.params import PathParameter, QueryParameter
@@ -65,10 +65,10 @@ async def realtime_platform(request: Ask) -> Response[bytes]:
 )  # fmt: skip
 async def realtime_channel(
     request: Ask,
-    channel_id: Annotated[str, PathParameter(description="the channel's id")],  # noqa: ARG001 - see _id
+    channel_id: Annotated[str, PathParameter(description="the channel's id")],  # noqa: ARG001 - see path_id
 ) -> Response[bytes]:
     """A channel without events, or of another tenant: zeros."""
-    return await _realtime(request, channel_id=_id(request, "channel/", "channel_id"))
+    return await _realtime(request, channel_id=path_id(request, "/realtime/channel/", "channel_id"))
 
 
 @endpoint(
@@ -77,10 +77,10 @@ async def realtime_channel(
 )  # fmt: skip
 async def realtime_video(
     request: Ask,
-    video_id: Annotated[str, PathParameter(description="the video's id")],  # noqa: ARG001 - see _id
+    video_id: Annotated[str, PathParameter(description="the video's id")],  # noqa: ARG001 - see path_id
 ) -> Response[bytes]:
     """A video without events, or of another tenant: zeros."""
-    return await _realtime(request, video_id=_id(request, "", "video_id"))
+    return await _realtime(request, video_id=path_id(request, "/realtime/", "video_id"))
 
 
 async def _realtime(request: Ask, channel_id: str | None = None, video_id: str | None = None) -> Response[bytes]:
@@ -93,12 +93,14 @@ async def live_figures(services: Services, threads: Threads, scope: LiveScope) -
     return await threads.run(services.analytics.realtime, scope, services.clock())
 
 
-def _id(request: Ask, behind: str, name: str) -> str:
-    """Return the id that ends a path, from its raw bytes: `a%2F%2Fb` is the id `a//b`, which the framework's
-    own parameter (unused, but it declares the route) would have made `a/b`.
+def path_id(request: Ask, behind: str, name: str) -> str:
+    """Return the id that ends a path, behind that part of it, from its raw bytes.
+
+    `a%2F%2Fb` is the id `a//b`, which the framework's own parameter (unused, but it declares the route) would have
+    made `a/b`.
     """
     raw = bytes(request.scope["raw_path"]).partition(b"?")[0].decode("ascii", "replace")
-    found = unquote(raw.partition(f"/realtime/{behind}")[2])
+    found = unquote(raw.partition(behind)[2])
     if not 1 <= len(found) <= MAX_ID_CHARS:
         detail = f"An id has 1 to {MAX_ID_CHARS} characters; this one has {len(found)}."
         raise ProblemError("validation_failed", detail, [{"field": name, "detail": detail}])
@@ -121,7 +123,7 @@ class QueryByParameters(Operation):
     """The OpenAPI entry of a query sent as parameters."""
 
     def __post_init__(self) -> None:
-        self.parameters = [_parameter(name, doc) for name, doc in _PARAMETERS.items()]
+        self.parameters = parameters(*_PARAMETERS)
         _add_files(self)
 
 
@@ -151,9 +153,18 @@ _STRICTER: Final = {
 }
 
 
-def _parameter(name: str, doc: str) -> ParameterSpec:
-    schema = _STRICTER.get(name, Schema(type=OpenAPIType.STRING))
-    return ParameterSpec(name=name, param_in="query", required=name == "metrics", description=doc, schema=schema)
+def parameters(*names: str) -> list[ParameterSpec | Reference]:
+    """Return the OpenAPI entries of parameters of a query."""
+    return [
+        ParameterSpec(
+            name=name,
+            param_in="query",
+            required=name == "metrics",
+            description=_PARAMETERS[name],
+            schema=_STRICTER.get(name, Schema(type=OpenAPIType.STRING)),
+        )
+        for name in names
+    ]
 
 
 def _add_files(operation: Operation) -> None:
@@ -216,7 +227,8 @@ def _answer(services: Services, caller: Caller, raw: dict[str, object], kind: st
     """Parse, ask, write: all of it in a thread, since the writing of 50,000 rows takes its time too."""
     now_ms = services.clock()
     question = parse_query(raw, now_ms=now_ms)
-    found: Answer = services.analytics.query(question, caller.visible, now_ms, services.watermark_ms())
+    mark = services.watermark_ms()
+    found: Answer = services.analytics.query(question, caller.visible, now_ms, mark, caller.reporting_zone)
     if kind == JSON:
         return json_answer({"rows": found.rows, "meta": found.meta, "next_cursor": found.next_cursor})
     name, body = ("query.csv", found.to_csv()) if kind == CSV else ("query.parquet", found.to_parquet())

@@ -2,7 +2,7 @@
 
 In: `Services`. Out: `create_app(services)`, an ASGI callable with every route, wrapped in what holds for all
 of them. Promised: every error is a problem document; nothing blocks the event loop; every queue has a bound.
-Not registered yet, so 404: alerts, retention, cohorts, views, jobs.
+Not registered yet, so 404: alerts, views.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ def create_litestar(services: Services) -> Litestar:
     # Work that must go on while all query threads are busy.
     operations = Threads("operation", 2, 100, 10.0)
     flushes = Threads("flush", 2, 30, settings.flush_timeout_s + 5.0)
+    jobs = Threads("job", 2, 8, settings.job_timeout_s)
     live = Threads("live", 2, settings.max_feeds, 10.0)
     feeds = Feeds(
         partial(analytics.live_figures, services, live),
@@ -55,7 +56,7 @@ def create_litestar(services: Services) -> Litestar:
     async def close() -> None:
         await feeds.close()
         readiness.close()
-        for threads in (queries, operations, flushes, live):
+        for threads in (queries, operations, flushes, jobs, live):
             threads.close()
 
     app = Litestar(
@@ -72,6 +73,7 @@ def create_litestar(services: Services) -> Litestar:
                 "queries": queries,
                 "operations": operations,
                 "flushes": flushes,
+                "jobs": jobs,
                 "feeds": feeds,
                 "readiness": readiness,
                 "dashboard": Build(services.static, "index.html"),

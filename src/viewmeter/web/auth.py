@@ -55,6 +55,11 @@ class Caller:
         """The tenant whose administration the caller sees; None: all of them."""
         return None if self.operator else self.key.tenant.id
 
+    @property
+    def reporting_zone(self) -> str:
+        """The zone whose days the caller's history is kept by; all tenants together have those of UTC."""
+        return "UTC" if self.operator else self.key.tenant.time_zone
+
     def may(self, scope: Scope) -> bool:
         """Say whether the key has the scope; operator includes read, rules and admin."""
         return scope in self.key.scopes or (self.operator and scope in _IMPLIED)

@@ -28,7 +28,7 @@ _TAGS: Final = {
     "Operation": "What operators and their machines ask. `/api/v1/admin/*` needs scope `admin`.",
     "Pages": "Files.",
 }
-_TAKEN: Final = (schemas.Question, schemas.ReplayRequest, schemas.SignIn)
+_TAKEN: Final = (schemas.Question, schemas.ReplayRequest, schemas.SignIn, schemas.JobRequest)
 """Bodies that are read by hand, so that the framework does not see their types."""
 
 

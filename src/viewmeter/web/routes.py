@@ -10,11 +10,13 @@ from litestar import Response, route
 from litestar.enums import HttpMethod
 from litestar.handlers import HTTPRouteHandler
 
-from viewmeter.web import admin, analytics, operation, pages, quality, session, static
+from viewmeter.web import admin, analytics, content, jobs, operation, pages, quality, session, static
 
 _HANDLERS: Final[tuple[HTTPRouteHandler, ...]] = (
     *analytics.ROUTES,
+    *content.ROUTES,
     *admin.ROUTES,
+    *jobs.ROUTES,
     *quality.ROUTES,
     *session.ROUTES,
     *operation.ROUTES,

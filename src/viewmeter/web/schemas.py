@@ -131,6 +131,95 @@ class Answer(Struct):
     next_cursor: Cursor
 
 
+class HistoryMeta(Struct):
+    """What stands behind a curve or cohorts: closed hours alone."""
+
+    time_zone: str
+    start: Instant
+    end: Instant
+    watermark: Instant | None
+    sources: list[str]
+    partial: Annotated[bool, Meta(description="the range is not over, or some of its hours are not closed yet")]
+    closed_until: Annotated[Instant | None, Meta(description="complete up to here; null: to the end")]
+    formula: str | UnsetType = UNSET
+
+
+class RetentionBucket(Struct):
+    """One percent of the content."""
+
+    from_ratio: Annotated[float, Meta(description="where it begins: 0, 0.01, … 0.99")]
+    viewers_ratio: Annotated[
+        float | None, Meta(description="views that played it, per view; above 1 where it is seen again; null: no view")
+    ]
+    seconds: Annotated[float | None, Meta(description="where it begins in content of the views' mean length")]
+    views: Annotated[int, Meta(description="times it was played")]
+
+
+class Retention(Struct):
+    """Where in a video views played: 100 buckets. Of views that ended, of content whose length is known."""
+
+    video_id: str
+    buckets: list[RetentionBucket]
+    views: Annotated[int, Meta(description="views that the curve is of")]
+    meta: HistoryMeta
+
+
+class Cohort(Struct):
+    """Viewers who played for the first time in one week."""
+
+    week: Annotated[Instant, Meta(description="its start, a Monday of the reporting zone")]
+    viewers: int
+    returned: Annotated[list[int], Meta(description="how many played again, by later week up to the one that runs")]
+
+
+class Cohorts(Struct):
+    """Returning viewers by the week of their first play, oldest first. Needs the site's own `viewer_id`."""
+
+    cohorts: list[Cohort]
+    meta: HistoryMeta
+
+
+class JobRequest(Struct, forbid_unknown_fields=True):
+    """Which interval to run a batch job for."""
+
+    interval: Annotated[
+        str,
+        Meta(
+            min_length=4, max_length=40, description="an hour `2026-11-25T10`, or for `daily` a day `2026-11-25`; UTC"
+        ),
+    ]
+
+
+class JobRun(Struct):
+    """One run of a batch job."""
+
+    id: int
+    job: Annotated[str, Meta(description="hourly, daily, weekly, monthly")]
+    start: Instant
+    end: Instant
+    state: Annotated[str, Meta(description="done or failed")]
+    began_at: Instant
+    ended_at: Instant
+    took_ms: int
+    rows: Annotated[int, Meta(description="rows in the store because of it")]
+    differences: Annotated[
+        dict[str, Any], Meta(description="additive measures that the speed layer had otherwise: by measure")
+    ]
+    details: Annotated[dict[str, Any], Meta(description="what the run read and found, and its causes")]
+
+
+class Jobs(Struct):
+    """Where the batch layer stands, and its runs, newest first."""
+
+    closed_until: Annotated[Instant | None, Meta(description="every hour with events before it is closed")]
+    due: Annotated[int, Meta(description="hours that wait for their first run")]
+    stale: Annotated[int, Meta(description="closed hours that wait for another run, since events arrived for them")]
+    running: str | None
+    problem: str | None
+    runs: list[JobRun]
+    next_cursor: Cursor
+
+
 class Metric(Struct):
     """One metric of the catalogue."""
 

@@ -20,6 +20,7 @@ from viewmeter.web.settings import WebSettings
 
 if TYPE_CHECKING:
     from viewmeter.archive.protocol import Archive
+    from viewmeter.batch.protocol import BatchJobs
     from viewmeter.collector.deadletters import DeadLetter, DeadLetters
     from viewmeter.collector.quality.store import FiguresReader
     from viewmeter.query import Analytics
@@ -48,6 +49,7 @@ class Services:
     clock: Callable[[], int]  # ms since the epoch
     version: str
     archive: Archive | None = None
+    batch: BatchJobs | None = None
     dead_letters: DeadLetters | None = None
     quality: FiguresReader | None = None
     resubmit: Resubmit | None = None
