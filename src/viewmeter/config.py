@@ -33,6 +33,7 @@ SECTIONS: Final[dict[str, str]] = {
     "stream": "viewmeter.stream.settings:StreamSettings",
     "store": "viewmeter.olap.embedded_settings:DuckDBSettings",
     "archive": "viewmeter.archive.settings:ArchiveSettings",
+    "batch": "viewmeter.batch.settings:BatchSettings",
     "live": "viewmeter.live.embedded:MemoryLiveSettings",
     "query": "viewmeter.query.settings:QuerySettings",
     "web": "viewmeter.web.settings:WebSettings",

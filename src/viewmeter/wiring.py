@@ -25,8 +25,10 @@ from viewmeter.config import Config
 if TYPE_CHECKING:
     from viewmeter.archive.archiver import Archiver
     from viewmeter.archive.protocol import Archive
+    from viewmeter.batch.protocol import BatchJobs
     from viewmeter.collector.settings import CollectorSettings
     from viewmeter.eventlog.protocol import LogReader, LogWriter
+    from viewmeter.metadata.store import Metadata
     from viewmeter.olap.protocol import TimeSeriesStore
     from viewmeter.stream.protocol import StreamJobs
     from viewmeter.upkeep.orders import OrderDesk
@@ -86,6 +88,7 @@ class EmbeddedEngine:
     app: Edge
     stream: StreamJobs
     archiver: Archiver
+    batch: BatchJobs
     orders: OrderDesk
     drain_timeout_s: float
     failed: list[BaseException] = field(default_factory=list)
@@ -109,6 +112,7 @@ class EmbeddedEngine:
         try:
             self.stream.start()
             self.archiver.start()
+            self.batch.start()
             self.orders.start()
         except Exception as problem:
             log.exception("the stream jobs could not start")
@@ -118,6 +122,17 @@ class EmbeddedEngine:
     def close(self) -> None:
         """Save the stream jobs' state and close everything."""
         self._closing.close()
+
+
+def reporting_zones(metadata: Metadata) -> dict[str, str]:
+    """Return the zone in which each tenant reports."""
+    zones: dict[str, str] = {}
+    cursor: str | None = None
+    while True:
+        page, cursor = metadata.list_tenants(1_000, cursor)
+        zones |= {tenant.id: tenant.time_zone for tenant in page}
+        if cursor is None:
+            return zones
 
 
 def _end_this_process(_problem: BaseException) -> None:
@@ -141,6 +156,7 @@ def embedded_engine(config: Config, data: Path) -> EmbeddedEngine:
     """Open everything that the engine process runs on."""
     from viewmeter.archive.archiver import Archiver
     from viewmeter.archive.settings import ArchiveSettings
+    from viewmeter.batch.embedded import BatchSettings, EmbeddedBatch
     from viewmeter.collector.deadletters import DeadLetters
     from viewmeter.collector.quality.store import FiguresReader
     from viewmeter.collector.settings import CollectorSettings
@@ -179,6 +195,16 @@ def embedded_engine(config: Config, data: Path) -> EmbeddedEngine:
         opened.callback(raw.close)
         archiver = Archiver(raw, now_ms, config.of(ArchiveSettings))
         opened.callback(archiver.stop)
+        batch = EmbeddedBatch(
+            raw,
+            data / "archive",
+            rollups,
+            data / "batch",
+            now_ms,
+            config.of(BatchSettings),
+            zones=lambda: reporting_zones(metadata),
+        )
+        opened.callback(batch.stop)
         desk = OrderDesk(data, {"backup": backup.order(data, stream, rollups), "erase": _leave_to_the_next_engine()})
         opened.callback(desk.stop)
         letters = DeadLetters(data / "dead-letters")
@@ -195,6 +221,7 @@ def embedded_engine(config: Config, data: Path) -> EmbeddedEngine:
             analytics=Analytics(rollups, live, config.of(QuerySettings)),
             stream=stream,
             archive=raw,
+            batch=batch,
             log=reader,
             live=live,
             store=rollups,
@@ -208,7 +235,9 @@ def embedded_engine(config: Config, data: Path) -> EmbeddedEngine:
             settings=config.of(WebSettings),
             checks={"archive": archiver.check},
         )
-        engine = EmbeddedEngine(create_app(services), stream, archiver, desk, config.of(ServerSettings).drain_timeout_s)
+        engine = EmbeddedEngine(
+            create_app(services), stream, archiver, batch, desk, config.of(ServerSettings).drain_timeout_s
+        )
         engine._closing = opened.pop_all()
     return engine
 

@@ -1,8 +1,8 @@
 """Computes one hour from files to files: what the engine has a child process do.
 
-In: a `Request` (paths and numbers). Out: a finished result in the out folder. Promised: memory is that of a few parts and
-of the rows; the engine's own process is not slowed by it. `python -m viewmeter.batch.child REQUEST` runs one; it ends by
-itself when the engine is gone.
+In: a `Request` (paths and numbers). Out: a finished result in the out folder. Promised: memory is that of a few parts
+and of the rows; the engine's own process is not slowed by it. `python -m viewmeter.batch.child REQUEST` runs one; it
+ends by itself when the engine is gone.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def main() -> None:
     request = msgspec.json.decode(sys.argv[1].encode(), type=Request)
     try:
         run_here(request, lambda: False, 0)
-    except Exception as problem:
+    except Exception as problem:  # noqa: BLE001  its last words, for the engine
         sys.exit(f"{type(problem).__name__}: {problem}")
 
 

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,7 +41,7 @@ class About:
     archive_version: int
     seen_commit: int
     handover: str = ""
-    counts: Counts = Counts()
+    counts: Counts = field(default_factory=Counts)
     kept: bool = False  # the hour's rows come from no job: this run made the carry alone
 
 

@@ -67,8 +67,8 @@ class BatchJobs(Protocol):
     def run_hour(self, hour_ms: int) -> JobRun:
         """Run an hour now (and first what it builds on); return when its rows are in the store.
 
-        Raises `HourNotOverError`, `HourGoneError`, `BatchFailedError`, `HourKeptError` of the store, or ValueError where
-        `hour_ms` is no start of an hour.
+        Raises `HourNotOverError`, `HourGoneError`, `BatchFailedError`, `HourKeptError` of the store, or ValueError
+        where `hour_ms` is no start of an hour.
         """
         ...
 
@@ -80,7 +80,10 @@ class BatchJobs(Protocol):
         ...
 
     def flush(self, timeout_s: float = 30.0) -> None:
-        """Return when every closed hour holds the events that are durable now. Raises TimeoutError, BatchFailedError."""
+        """Return when every closed hour holds the events that are durable now.
+
+        Raises TimeoutError, BatchFailedError.
+        """
         ...
 
     def stale(self) -> list[int]:

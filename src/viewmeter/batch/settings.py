@@ -13,8 +13,8 @@ class BatchSettings:
     """How often the batch jobs look for hours to run."""
 
     close_after_s: int = 600
-    """An hour is closed when it has been over for this long. At least 300: what was sent in the last minutes of the hour
-    may come that late, and a view that fell silent has ended by then."""
+    """An hour is closed when it has been over for this long. At least 300: what was sent in the last minutes of the
+    hour may come that late, and a view that fell silent has ended by then."""
 
     part_events: int = 500_000
     """Events that are computed at once (about 700 bytes each while they are); larger hours are cut by views."""
@@ -24,6 +24,9 @@ class BatchSettings:
 
     remember_h: int = 72
     """Hours that a view is remembered after its end, for what comes late and for players that wake up."""
+
+    rerun_after_s: int = 30
+    """A closed hour that late events keep changing runs again at most this often (a flush does not wait for it)."""
 
     run_timeout_s: int = 3_600
     """A run that takes longer is ended and counts as failed."""

@@ -101,7 +101,7 @@ class Window:
         # The least `received_at` of what follows: a running maximum from the end, of negatives.
         backwards = seg.running_max(-received[::-1], (self.segment[-1] - self.segment)[::-1])
         least = -backwards[::-1]
-        behind = np.full(len(received), np.iinfo(np.int64).max)
+        behind = np.full(len(received), np.iinfo(np.int64).max - WAIT_MS)
         behind[:-1] = np.where(self.opens[1:], behind[:-1], least[1:])
         late: Array = received[rows] > behind[rows] + WAIT_MS
         return late
