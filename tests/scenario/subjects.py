@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from viewmeter.archive.embedded import EmbeddedArchive
+from viewmeter.batch.child import run_here
+from viewmeter.batch.embedded import BatchSettings, EmbeddedBatch
 from viewmeter.eventlog.embedded import EmbeddedLogReader, EmbeddedLogWriter
 from viewmeter.live.embedded import MemoryLiveStore
 from viewmeter.model.catalogue import METRICS, ROLLUPS
 from viewmeter.model.events import view_key
-from viewmeter.model.time import DAY_MS, MINUTE_MS, rfc3339
+from viewmeter.model.time import DAY_MS, HOUR_MS, MINUTE_MS, Interval, rfc3339
 from viewmeter.olap.embedded import DuckDBStore
-from viewmeter.olap.protocol import Filter, Scan, Visible
+from viewmeter.olap.protocol import Filter, Part, Scan, Visible
 from viewmeter.query import Analytics, QueryProblem, QuerySettings, parse_query
 from viewmeter.stream.core import GRACE_MS, Core
 from viewmeter.stream.embedded import EmbeddedStream
@@ -108,8 +111,42 @@ class EmbeddedSubject:
         if question.at_ms is not None:
             edges = (question.at_ms, question.at_ms + SAMPLE_MS)
         where = tuple(Filter(name, (value,)) for name, value in filters.items())
-        found: pa.Table = self.store.scan(Scan(rollup.name, (question.metric,), edges, visible, filters=where))
+        asked = Scan(
+            rollup.name, (question.metric,), edges, visible, filters=where, parts=self._parts(Interval(*edges))
+        )
+        found: pa.Table = self.store.scan(asked)
         return float(sum(found[question.metric].to_pylist()))
+
+    def _parts(self, _interval: Interval) -> tuple[Part, ...]:
+        return ()
+
+
+class BatchSubject(EmbeddedSubject):
+    """The same, but every hour that was touched is over, archived, computed by the batch jobs and closed."""
+
+    START_MS = START_MS + 59 * MINUTE_MS
+    """Scenarios begin a minute before the hour is over, so that most views cross into the next one."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._log = EmbeddedLogReader(folder / "log")
+        self._archive = EmbeddedArchive(folder / "archive", self._log, lambda: self.now_ms)
+        self._batch = EmbeddedBatch(
+            self._archive, folder / "archive", self.store, folder / "batch", lambda: self.now_ms + 2 * HOUR_MS,
+            BatchSettings(rerun_after_s=0), runner=run_here,
+        )  # fmt: skip
+
+    def settle(self, now_ms: int) -> None:
+        super().settle(now_ms)
+        self._batch.turn()
+        assert self._batch.check() is None
+
+    def close(self) -> None:
+        self._archive.close()
+        super().close()
+
+    def _parts(self, interval: Interval) -> tuple[Part, ...]:
+        return (Part("minute", interval),)
 
 
 class RuleSubject(OracleSubject):
@@ -145,6 +182,15 @@ class RuleSubject(OracleSubject):
                         self._core.cdns[code] if code >= 0 else "unknown",
                     )
                 )
+
+
+@contextmanager
+def batch(folder: Path) -> Iterator[BatchSubject]:
+    subject = BatchSubject(folder)
+    try:
+        yield subject
+    finally:
+        subject.close()
 
 
 @contextmanager
