@@ -203,6 +203,7 @@ class Gateway:
         except TimeoutError:
             _answer(proto, problem("timeout", "The engine did not answer in time. Ask for less, or try again later."))
         except aiohttp.ClientError as failure:
+            failure.__traceback__ = None  # else this frame, and with it the client's body, stays as long as the error
             if isinstance(failure.__cause__, _BodyError):
                 _answer(proto, failure.__cause__.problem)
                 return
@@ -272,25 +273,35 @@ class Gateway:
         return self._session
 
     async def _body(self, proto: Any) -> AsyncIterator[bytes]:
+        """Yield the client's body. Raises `_BodyError`.
+
+        An error that is raised here is kept by the HTTP client for a while, with all frames and contexts that it went
+        through. None of them may hold the body, since the server ends the connection only when nobody does.
+        """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._settings.body_timeout_s
         total = 0
-        body = pieces(proto)
-        while True:
+        fault: _BodyError | None = None
+        body: AsyncIterator[bytes] | None = pieces(proto)
+        while fault is None and body is not None:
+            part = b""
             try:
                 async with asyncio.timeout_at(deadline):
                     part = await anext(body, b"")
             except TimeoutError:
                 bound = f"{self._settings.body_timeout_s:g} s"
-                raise _BodyError("body_timeout", f"The body did not arrive within {bound}.") from None
+                fault = _BodyError("body_timeout", f"The body did not arrive within {bound}.")
             except BrokenBodyError:
-                raise _BodyError("invalid_body", "The body broke off, or its chunks are malformed.") from None
-            if not part:
-                return
+                fault = _BodyError("invalid_body", "The body broke off, or its chunks are malformed.")
             total += len(part)
             if total > self._settings.max_request_bytes:
-                raise self._too_large()
-            yield bytes(part)
+                fault = self._too_large()
+            if part and fault is None:
+                yield bytes(part)
+            else:
+                body = proto = None
+        if fault is not None:
+            raise fault
 
     def _request_headers(self, scope: Any) -> list[tuple[str, str]]:
         given = list(scope.headers.items())
