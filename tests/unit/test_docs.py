@@ -31,7 +31,7 @@ FENCE: Final = re.compile(r"^( *)(```|~~~).*?^\1\2 *$", re.MULTILINE | re.DOTALL
 INDENTED: Final = re.compile(r"(?<=\n\n)((?: {4}.*\n|\n(?= {4}))+)")
 LINK: Final = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)|^\[[^\]]+\]: (\S+)$", re.MULTILINE)
 CODE: Final = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
-PROMISE: Final = re.compile(r"^ {4}([A-Z]\d+)  \S", re.MULTILINE)
+PROMISE: Final = re.compile(r"^ {4}([A-Z]\d+)  +\S", re.MULTILINE)
 CITED: Final = re.compile(r"def test_([A-Z]\d+)_")
 
 
