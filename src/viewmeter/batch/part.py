@@ -54,8 +54,13 @@ class Part:
     fills_received_at: int
 
 
-def compute(hour_ms: int, events: pa.Table, carried: pa.Table, find_ended: FindEnded) -> Part:
-    """Run one part. `events`: `window.COLUMNS` of the hour's window; `carried`: open views, ascending by key."""
+def compute(
+    hour_ms: int, events: pa.Table, carried: pa.Table, find_ended: FindEnded, *, until_ms: int | None = None
+) -> Part:
+    """Run one part. `events`: `window.COLUMNS` of the hour's window; `carried`: open views, ascending by key.
+
+    `until_ms`: up to when time passed, for an hour that is not over: views that fall silent later have not ended.
+    """
     window = Window(hour_ms, events)
     returning = window.returning(carried["view_key"].to_numpy())
     found = find_ended(returning) if len(returning) else carried.slice(0, 0)
@@ -68,8 +73,9 @@ def compute(hour_ms: int, events: pa.Table, carried: pa.Table, find_ended: FindE
     views = views.merged(_new_views(window, split, views.keys))
     run = _Run(window, split, views, of_events)
     run.apply()
-    run.pass_time()
-    return run.part(cdns)
+    end_ms = window.end_ms if until_ms is None else min(window.end_ms, until_ms)
+    run.pass_time(end_ms)
+    return run.part(cdns, end_ms)
 
 
 def _cdns(carried: pa.Table, events: pa.Table) -> tuple[pa.Array, Array, Array]:
@@ -159,9 +165,9 @@ class _Run:
         self.parts.append(out.build())
         self.duplicates = len(rows)
 
-    def pass_time(self) -> None:
+    def pass_time(self, end_ms: int) -> None:
         """End what fell silent inside the hour, and claim presence up to its end."""
-        states, end_ms = self.views.states, self.window.end_ms
+        states = self.views.states
         quiet = np.flatnonzero(states.seen & ~states.ended & (states.instant + SILENCE_MS < end_ms))
         if len(quiet):
             some = states.take(quiet)
@@ -175,7 +181,7 @@ class _Run:
         states.present_until[rows] = until
         self.presence.append(presence)
 
-    def part(self, cdns: pa.Array) -> Part:
+    def part(self, cdns: pa.Array, end_ms: int) -> Part:
         """Return what came out."""
         views = self.views
         ended = Ends.joined(self.ended)
@@ -186,9 +192,7 @@ class _Run:
         watched = content.distinct_ms(runs, len(views))
         self.parts.append(ends.count(ended, watched[ended.view]))
         states = views.states
-        over = states.ended & (
-            (states.last_active == NEVER) | (states.last_active + INTERVAL_CAP_MS <= self.window.end_ms)
-        )
+        over = states.ended & ((states.last_active == NEVER) | (states.last_active + INTERVAL_CAP_MS <= end_ms))
         open_rows, ended_rows = np.flatnonzero(~over & states.seen), np.flatnonzero(over & self.changed)
         return Part(
             views=views,
