@@ -6,4 +6,4 @@ machine: a bare number says more about the machine than about the product.
 
 from typing import Final
 
-BENCHES: Final = ("ingest", "speed", "freshness", "query", "archive", "idle")
+BENCHES: Final = ("ingest", "speed", "freshness", "query", "archive", "batch", "idle")

@@ -10,20 +10,28 @@ from viewmeter.bench import BENCHES
 from viewmeter.cli.access import Flag
 from viewmeter.cli.output import CommandError, note, result, table
 
-Name = Literal["ingest", "speed", "freshness", "idle", "query", "archive", "all"]
+Name = Literal["ingest", "speed", "freshness", "idle", "query", "archive", "batch", "all"]
 
 
 def bench(
-    name: Name, /, *, seconds: float | None = None, against: Literal["nginx"] | None = None, json: Flag = False
+    name: Name,
+    /,
+    *,
+    seconds: float | None = None,
+    events: int | None = None,
+    against: Literal["nginx"] | None = None,
+    json: Flag = False,
 ) -> None:
     """Run a benchmark, or all of them.
 
     Parameters
     ----------
     name
-        ingest, speed, freshness, idle, query, archive or all.
+        ingest, speed, freshness, idle, query, archive, batch or all.
     seconds
         How long to measure (default: each benchmark's own, some seconds).
+    events
+        batch only: how many events the hour holds (the bar is stated for 20 million).
     against
         ingest only: also measure nginx, which writes the same bodies to files.
     json
@@ -31,7 +39,10 @@ def bench(
     """
     if against is not None and name != "ingest":
         raise CommandError(f"--against is for `bench ingest`, not for {name}")
-    options: dict[str, Any] = {key: given for key, given in (("seconds", seconds), ("against", against)) if given}
+    if events is not None and (name != "batch" or events < 1):
+        raise CommandError(f"--events is for `bench batch`, and at least 1; not {events} for {name}")
+    asked = {"seconds": seconds, "events": events, "against": against}
+    options: dict[str, Any] = {key: given for key, given in asked.items() if given}
     results: dict[str, Any] = {}
     failed: list[str] = []
     for one in BENCHES if name == "all" else (name,):
