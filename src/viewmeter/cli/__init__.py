@@ -42,6 +42,7 @@ for where, name, path, says in (
     (app, "export", "raw:export", "Write raw events to a file."),
     (app, "backup", "backup:backup", "Copy a data folder, while the product runs or not."),
     (app, "restore", "backup:restore", "Make a data folder from a backup."),
+    (app, "verify", "verify:verify", "Compute every closed hour anew from raw events; list every difference."),
     (privacy, "erase", "privacy:erase", "Erase a viewer from everything."),
     (app, "bench", "bench:bench", "Run the project's own benchmarks."),
     (app, "doctor", "doctor:doctor", "Check this machine and a data folder."),
