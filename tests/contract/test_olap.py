@@ -16,6 +16,7 @@ from viewmeter.olap.embedded import DuckDBSettings, DuckDBStore, StoreLockedErro
 from viewmeter.olap.errors import ScanTooLargeError
 from viewmeter.testing.contracts.facts import DAY, HOUR, T0, fact, rows_of
 from viewmeter.testing.contracts.olap import TimeSeriesStoreContract, commit, scan
+from viewmeter.testing.contracts.olap_batch import BatchTablesContract
 
 SMALL = DuckDBSettings(threads=1, readers=3, compact_rows=10)
 
@@ -47,6 +48,10 @@ def reopened(tmp_path: Path) -> Callable[[], DuckDBStore]:
 
 
 class TestDuckDBStore(TimeSeriesStoreContract):
+    pass
+
+
+class TestDuckDBBatch(BatchTablesContract):
     pass
 
 

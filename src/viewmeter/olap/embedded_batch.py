@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from viewmeter.model.calendar import Period, period_of, zone_of
 from viewmeter.model.catalogue import ROLLUPS, Kind
+from viewmeter.model.catalogue.rollups import Tier
 from viewmeter.model.time import HOUR_MS, Interval
 from viewmeter.olap import embedded_expiry as expiry
 from viewmeter.olap import embedded_viewers as people
@@ -29,7 +30,7 @@ from viewmeter.olap.embedded_settings import DuckDBSettings
 from viewmeter.olap.embedded_tables import appended, batch, merged
 from viewmeter.olap.protocol import ClosedHour, DuePeriod, HourDroppedError, HourKeptError, HourRun, JobRun
 
-_MADE_OF: Final[dict[Period, str]] = {"day": "hour", "week": "day", "month": "day"}
+_MADE_OF: Final[dict[Period, Tier]] = {"day": "hour", "week": "day", "month": "day"}
 LOADED: Final = -1
 """The commit number of rows that came from no log."""
 
@@ -116,7 +117,11 @@ class Batch:
                 add_coarser(con, rollup, source, "hour", time_sql, has_sketches=False)
         people.replace_hours(con, interval, viewers)
         for kind, zone, period in calendar.built_with(con, interval):
-            _build_rows(con, kind, zone, period)
+            if kind != "day" and calendar.missing_days(con, period, zone):
+                # An hour before the first one that was known: its day comes first, and then the period is due again.
+                calendar.forget_built(con, kind, zone, period)
+            else:
+                _build_rows(con, kind, zone, period)
 
     def mark_stale(self, hours: Iterable[int]) -> None:
         """Mark closed hours for another run."""
@@ -279,14 +284,16 @@ def _build_rows(con: Connection, kind: Period, zone: str, period: Interval) -> i
     of_zone = "" if kind == "day" else f" AND zone = '{zone}'"
     inside = f"time_ms >= {period.start_ms} AND time_ms < {period.end_ms}{of_zone}"
     source_tier = _MADE_OF[kind]
+    whose = calendar.tenants_where(zone, period.start_ms)
+    mine = f"time_ms = {period.start_ms} AND zone = '{zone}'"
     for rollup in ROLLUPS.values():
         if kind not in rollup.tiers:
             continue
         target = batch(rollup, kind)
-        mine = f"time_ms = {period.start_ms} AND zone = '{zone}'"
         con.execute(f"DELETE FROM {target} WHERE {mine}")
-        whose = calendar.tenants_where(zone, period.start_ms)
-        source = finer(rollup, source_tier, f"{inside} AND {whose}")  # type: ignore[arg-type]
+        source = finer(rollup, source_tier, f"{inside} AND {whose}")
+        if first(con.execute(f"SELECT 1 FROM ({source}) LIMIT 1")) is None:
+            continue  # planning the merge of fifty columns costs 30 ms, and most periods of a long catch-up are empty
         add_coarser(con, rollup, source, kind, f"{period.start_ms}::BIGINT", zone)
         row = first(con.execute(f"SELECT count(*) FROM {target} WHERE {mine}"))
         count += int(row[0]) if row else 0

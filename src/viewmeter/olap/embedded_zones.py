@@ -11,11 +11,9 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-import duckdb
-
 from viewmeter.model.calendar import Period, hour_step_ms, period_of, periods, zone_of
 from viewmeter.model.time import DAY_MS, HOUR_MS, Interval
-from viewmeter.olap.embedded_database import first
+from viewmeter.olap.embedded_database import Connection, first
 from viewmeter.olap.protocol import DuePeriod
 
 KINDS: Final[tuple[Period, ...]] = ("day", "week", "month")
@@ -23,7 +21,7 @@ _DUE_MAX: Final = 2_000
 _FIRST_DAYS: Final = 30
 
 
-def set_zones(con: duckdb.DuckDBPyConnection, zones: Mapping[str, str], now_ms: int) -> bool:
+def set_zones(con: Connection, zones: Mapping[str, str], now_ms: int) -> bool:
     """Keep the zones that are new; say whether there were any. Raises a ValueError or KeyError of an unknown zone."""
     found = con.execute("SELECT tenant_id, arg_max(zone, from_ms) FROM tenant_zones GROUP BY 1").fetchall()
     known: dict[str, str] = dict(found)
@@ -42,17 +40,17 @@ def set_zones(con: duckdb.DuckDBPyConnection, zones: Mapping[str, str], now_ms: 
     return changed
 
 
-def _has_hours(con: duckdb.DuckDBPyConnection, tenant: str) -> bool:
+def _has_hours(con: Connection, tenant: str) -> bool:
     return first(con.execute("SELECT 1 FROM hour_platform WHERE tenant_id = ? LIMIT 1", [tenant])) is not None
 
 
-def zones_in_use(con: duckdb.DuckDBPyConnection) -> dict[str, int]:
+def zones_in_use(con: Connection) -> dict[str, int]:
     """Return zone -> the first instant from which any tenant's days are of it."""
     found = con.execute("SELECT zone, min(from_ms) FROM tenant_zones GROUP BY 1 ORDER BY 1").fetchall()
     return {"UTC": 0, **{zone: from_ms for zone, from_ms in found if zone != "UTC"}}
 
 
-def zone_since(con: duckdb.DuckDBPyConnection, zone: str, tenant_id: str | None) -> int | None:
+def zone_since(con: Connection, zone: str, tenant_id: str | None) -> int | None:
     """Return from when on the tenant's days of the zone are there; None: never."""
     if zone == "UTC":
         return 0
@@ -70,7 +68,7 @@ def tenants_where(zone: str, start_ms: int) -> str:
     return f"tenant_id IN ({mine})"
 
 
-def step_sql(con: duckdb.DuckDBPyConnection) -> str:
+def step_sql(con: Connection) -> str:
     """Return the expression for the start of a row's hour: 60 minutes, or 30 or 15 for tenants that need it."""
     found = con.execute("SELECT DISTINCT step_ms FROM tenant_zones ORDER BY 1").fetchall()
     cases = "".join(
@@ -82,7 +80,7 @@ def step_sql(con: duckdb.DuckDBPyConnection) -> str:
     return f"(time_ms - time_ms % {step})"
 
 
-def built(con: duckdb.DuckDBPyConnection, kind: Period, zone: str) -> list[Interval]:
+def built(con: Connection, kind: Period, zone: str) -> list[Interval]:
     """Return the built periods, in order."""
     found = con.execute(
         "SELECT start_ms, end_ms FROM built_periods WHERE kind = ? AND zone = ? ORDER BY 1", [kind, zone]
@@ -90,7 +88,12 @@ def built(con: duckdb.DuckDBPyConnection, kind: Period, zone: str) -> list[Inter
     return [Interval(*row) for row in found]
 
 
-def built_with(con: duckdb.DuckDBPyConnection, interval: Interval) -> list[tuple[Period, str, Interval]]:
+def forget_built(con: Connection, kind: Period, zone: str, period: Interval) -> None:
+    """Say that a period is not built."""
+    con.execute("DELETE FROM built_periods WHERE kind = ? AND zone = ? AND start_ms = ?", [kind, zone, period.start_ms])
+
+
+def built_with(con: Connection, interval: Interval) -> list[tuple[Period, str, Interval]]:
     """Return the built periods that touch the range: days first, then weeks, then months."""
     found = con.execute(
         "SELECT kind, zone, start_ms, end_ms FROM built_periods WHERE start_ms < ? AND end_ms > ?",
@@ -102,7 +105,7 @@ def built_with(con: duckdb.DuckDBPyConnection, interval: Interval) -> list[tuple
     )
 
 
-def due(con: duckdb.DuckDBPyConnection, before_ms: int) -> list[DuePeriod]:
+def due(con: Connection, before_ms: int) -> list[DuePeriod]:
     """Return what to build, days first; at most `_DUE_MAX`, the rest at the next look."""
     row = first(con.execute("SELECT min(hour_ms) FROM closed_hours"))
     if row is None or row[0] is None:
@@ -126,7 +129,7 @@ def due(con: duckdb.DuckDBPyConnection, before_ms: int) -> list[DuePeriod]:
 
 
 def _unbuilt(
-    con: duckdb.DuckDBPyConnection, kind: Period, zone: str, first_ms: int, before_ms: int, from_ms: int
+    con: Connection, kind: Period, zone: str, first_ms: int, before_ms: int, from_ms: int
 ) -> Iterator[Interval]:
     have = {period.start_ms for period in built(con, kind, zone)}
     for period in periods(Interval(first_ms, before_ms), kind, zone_of(zone)):
@@ -134,7 +137,7 @@ def _unbuilt(
             yield period
 
 
-def missing_days(con: duckdb.DuckDBPyConnection, period: Interval, zone: str) -> list[Interval]:
+def missing_days(con: Connection, period: Interval, zone: str) -> list[Interval]:
     """Return the days of a period that are not built though they are not before the first closed hour."""
     row = first(con.execute("SELECT min(hour_ms) FROM closed_hours"))
     first_ms = int(row[0]) if row and row[0] is not None else 0
@@ -147,7 +150,7 @@ def _missing_days(period: Interval, zone: str, first_ms: int, have: Iterable[int
     return [day for day in days if day.end_ms > first_ms and day.start_ms not in there]
 
 
-def _open_hours(con: duckdb.DuckDBPyConnection) -> list[int]:
+def _open_hours(con: Connection) -> list[int]:
     """Return hours with rows of the speed layer (appended or loaded) that are not closed, in order."""
     found = con.execute(
         "SELECT DISTINCT hour_ms FROM speed_hours WHERE hour_ms NOT IN (SELECT hour_ms FROM closed_hours) ORDER BY 1"
@@ -155,7 +158,7 @@ def _open_hours(con: duckdb.DuckDBPyConnection) -> list[int]:
     return [hour for (hour,) in found]
 
 
-def open_inside(con: duckdb.DuckDBPyConnection, period: Interval) -> bool:
+def open_inside(con: Connection, period: Interval) -> bool:
     """Say whether any hour of the period is open and has rows."""
     return _any_inside(_open_hours(con), period)
 
