@@ -99,6 +99,10 @@ class EmbeddedArchive:
         """Return events of the interval; see the protocol."""
         return self._reader.read(interval, columns, view_keys, key_range)
 
+    def pieces(self, interval: Interval, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Yield events of the interval, file by file."""
+        return self._reader.pieces(interval, columns)
+
     def hours(self) -> Mapping[int, int]:
         """Return the start of each hour that holds events, and its version."""
         return self._manifest.hours()

@@ -74,6 +74,16 @@ class EmbeddedArchiveReader:
         names = ARCHIVE_SCHEMA.names if columns is None else columns
         return pa.concat_tables([pa.schema([ARCHIVE_SCHEMA.field(name) for name in names]).empty_table(), *found])
 
+    def pieces(self, interval: Interval, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Yield the events of the interval, file by file."""
+        start, end = interval
+        wanted = self.manifest.files(start // HOUR_MS * HOUR_MS, end)
+        for hour in dict.fromkeys(file.hour_ms for file in wanted):
+            with self._opened(hour) as opened:
+                for file, source in opened:
+                    if file.last_ms >= start and file.first_ms < end:
+                        yield self._read(file, source, columns, interval, None, None)
+
     def _read(
         self,
         file: ArchivedFile,

@@ -7,7 +7,7 @@ promised order. Implementations: `embedded` (Parquet in a folder) here; the same
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -95,6 +95,10 @@ class ArchiveReader(Protocol):
         `view_keys`: only events of these views. `key_range`: only views with first <= view_key <= last (both ends
         included, so that -2**63 and 2**63 - 1 can be said): cuts a large hour into parts that fit in memory.
         """
+        ...
+
+    def pieces(self, interval: Interval, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Yield what `read` returns, piece by piece, each as large as a file is: for more than fits in memory."""
         ...
 
     def hours(self) -> Mapping[int, int]:

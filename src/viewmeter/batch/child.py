@@ -13,14 +13,16 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
 import msgspec
+import pyarrow as pa
 
 from viewmeter.archive.protocol import ArchiveReader
-from viewmeter.batch import files, hour, part
+from viewmeter.batch import files, hour, part, shuffle
 from viewmeter.batch.protocol import BatchFailedError
 from viewmeter.batch.window import COLUMNS, window_of
 from viewmeter.model.time import HOUR_MS
@@ -89,18 +91,21 @@ def compute(request: Request, reader: ArchiveReader) -> None:
     parts = max(1, -(-reader.events(at) // request.part_events)) if events else 1
     opened = Path(request.opened) if request.opened else None
     ended = [Path(file) for file in request.ended]
+    ranges = list(key_ranges(parts))
 
-    def one(keys: tuple[int, int]) -> hour.Digested:
+    def one(number: int, table: pa.Table) -> hour.Digested:
         if os.getppid() != parent:
             raise BatchFailedError("the engine is gone")
-        table = reader.read(window_of(at), COLUMNS, key_range=keys)
-        computed = part.compute(
-            at, table, files.read_open(opened, keys), lambda wanted: files.find_ended(ended, wanted)
-        )
-        return hour.digest(at, computed)
+        carried = files.read_open(opened, ranges[number])
+        return hour.digest(at, part.compute(at, table, carried, lambda wanted: files.find_ended(ended, wanted)))
 
     with ThreadPoolExecutor(request.threads) as pool:
-        done = list(pool.map(one, key_ranges(parts)))
+        if parts < shuffle.PAYS_FROM:
+            read = partial(reader.read, window_of(at), COLUMNS)
+            done = list(pool.map(lambda n: one(n, read(key_range=ranges[n])), range(parts)))
+        else:
+            with shuffle.shuffled(reader, window_of(at), ranges, Path(request.out), pool, request.threads) as made:
+                done = list(pool.map(lambda n: one(n, made.part(n)), range(parts)))
     files.put_result(hour.finish(at, done), request.about, Path(request.out))
 
 
