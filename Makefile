@@ -63,13 +63,16 @@ bench: setup ## Run the benchmarks; each states its ratio to a baseline of the s
 
 FAULTS ?= 200
 CUTS ?= 50
-faults: setup ## Kill the product FAULTS times, cut its power CUTS times, break its disk and clock; count every event
+ATTACKS_JSON ?= build/attacks.json
+faults: setup ## Kill the product FAULTS times, cut its power CUTS times, break its disk and clock, attack it; count every event
 	VIEWMETER_TEST_KILLS=$(FAULTS) $(BIN)/pytest -q -s tests/e2e/test_kill.py $(ARGS)
-	VIEWMETER_TEST_CUTS=$(CUTS) VIEWMETER_TEST_EVERY_FAULT=1 VIEWMETER_TEST_STOPPED_S=30 $(BIN)/pytest -q -s tests/faults $(ARGS)
+	VIEWMETER_TEST_CUTS=$(CUTS) VIEWMETER_TEST_EVERY_FAULT=1 VIEWMETER_TEST_STOPPED_S=30 VIEWMETER_TEST_ATTACK_S=30 \
+		VIEWMETER_TEST_ATTACKS_JSON=$(ATTACKS_JSON) $(BIN)/pytest -q -s tests/faults tests/e2e/test_attacks.py $(ARGS)
 
 FUZZ_S ?= 120
-fuzz: setup ## Give the decoders broken bodies for FUZZ_S seconds each
-	VIEWMETER_TEST_FUZZ_S=$(FUZZ_S) $(BIN)/pytest -q -s tests/fuzz $(ARGS)
+EXAMPLES ?= 100
+fuzz: setup ## Give the decoders broken bodies for FUZZ_S seconds each, and each address EXAMPLES odd requests with each key
+	VIEWMETER_TEST_FUZZ_S=$(FUZZ_S) VIEWMETER_TEST_EXAMPLES=$(EXAMPLES) $(BIN)/pytest -q -s tests/fuzz tests/e2e/test_openapi_fuzz.py $(ARGS)
 
 clean: ## Remove what the targets above made (not your data folders)
 	rm -rf $(VENV) dashboard/node_modules src/viewmeter/web/static .mypy_cache .ruff_cache .pytest_cache \
