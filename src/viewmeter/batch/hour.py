@@ -77,7 +77,7 @@ def digest(hour_ms: int, part: Part) -> Digested:
         part.fills_received_at,
     )  # fmt: skip
     return Digested(
-        rows=sums.rows_of(hour_ms, part, groups),
+        rows={name: rows.kept() for name, rows in sums.rows_of(hour_ms, part, groups).items()},
         runs=present.Runs.of(hour_ms, part.presence, video, viewer),
         video_keys=keys,
         plays=(video[players], viewer[players]),
@@ -89,11 +89,11 @@ def digest(hour_ms: int, part: Part) -> Digested:
 
 
 def finish(hour_ms: int, parts: Iterable[Digested]) -> HourResult:
-    """Put the parts of an hour together, in ascending order of their keys."""
+    """Put the parts of an hour together, in ascending order of their keys. Takes their rows out of them."""
     done = list(parts)
     rows: dict[str, pa.Table] = {}
     for name in (*sums.BY_VIEW, "delivery", "retention"):
-        found = [part.rows[name] for part in done if name in part.rows]
+        found = [part.rows.pop(name) for part in done if name in part.rows]
         if found:
             whole = sums.together(found)
             rows[name] = whole.table()

@@ -7,7 +7,8 @@ too; `cross` and `retention` by the hour.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -48,6 +49,20 @@ class Rows:
         columns |= {name: coded.take(self.summed.group).arrow() for name, coded in self.keys.items()}
         columns |= {name: sums for name in MEASURES if (sums := self.summed.sums.get(name)) is not None and sums.any()}
         return pa.table(columns | self.sketched.columns(len(self.summed.time_ms)))
+
+    def kept(self) -> Rows:
+        """Return the same in as few bytes as it takes: an hour keeps the rows of all of its parts until its end."""
+        sums = {name: _small(values) for name, values in self.summed.sums.items()}
+        return replace(self, summed=replace(self.summed, sums=sums, row_of=np.zeros(0, np.int64)))
+
+
+def _small(values: Array) -> Array:
+    """Return whole numbers in the narrowest signed type that holds them: most sums are 0 or a few."""
+    low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
+    for kind in (np.int8, np.int16, np.int32):
+        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
+            return values.astype(kind)
+    return values
 
 
 def keys_of(name: str) -> tuple[str, ...]:
@@ -121,23 +136,37 @@ def together(parts: list[Rows]) -> Rows:
         [row_of[offset + part.summed.group] for part, offset in zip(parts, offsets[:-1], strict=True)]
     )
     starts = np.cumsum([0, *(len(part.summed.time_ms) for part in parts)])
-    amounts: dict[str, tuple[Array, Array]] = {}
-    for measure in MEASURES:
-        pieces = [
-            (start + at, part.summed.sums[measure][at])
-            for part, start in zip(parts, starts[:-1], strict=True)
-            if measure in part.summed.sums
-            for at in [np.flatnonzero(part.summed.sums[measure])]
-        ]
-        if pieces:
-            amounts[measure] = (np.concatenate([r for r, _ in pieces]), np.concatenate([v for _, v in pieces]))
     entries: dict[str, tuple[Array, Array]] = {}
     for column in parts[0].sketched.entries:
         found = [part.sketched.entries[column] for part in parts]
         rows = np.concatenate([start + rows for start, (rows, _) in zip(starts[:-1], found, strict=True)])
         entries[column] = (rows, np.concatenate([values for _, values in found]))
-    summed = sum_by(time_ms, group, amounts)
+    summed = sum_by(time_ms, group, _EndToEnd(parts, starts))
     return Rows(summed, Sketched(entries).at(summed.row_of), keys)
+
+
+class _EndToEnd(Mapping[str, tuple[Array, Array]]):
+    """The sums of parts by measure, without zeros. Made when they are asked for: all at once are gigabytes."""
+
+    def __init__(self, parts: list[Rows], starts: Array) -> None:
+        self._parts, self._starts = parts, starts
+        self._names = [name for name in MEASURES if any(name in part.summed.sums for part in parts)]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, name: str) -> tuple[Array, Array]:
+        rows, values = [], []
+        for part, start in zip(self._parts, self._starts, strict=False):
+            sums = part.summed.sums.get(name)
+            if sums is not None:
+                at = np.flatnonzero(sums)
+                rows.append(start + at)
+                values.append(sums[at])
+        return np.concatenate(rows), np.concatenate(values)
 
 
 def one_numbering(parts: list[dict[str, Coded]]) -> tuple[dict[str, Coded], Array]:
