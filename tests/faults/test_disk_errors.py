@@ -79,7 +79,8 @@ def test_after_a_sync_that_failed_nothing_acknowledged_is_lost(
     check_before_and_after_a_power_cut(watched, started, load, dice)
 
 
-@pytest.mark.parametrize("path", ["/log/p", "/store.duckdb"] if EVERY else ["/log/p"])
+@pytest.mark.skipif(not EVERY, reason="`make faults` has it: a failed sync is the harder case, and runs here")
+@pytest.mark.parametrize("path", ["/log/p", "/store.duckdb"])
 def test_after_a_write_that_failed_nothing_acknowledged_is_lost(
     watched: Starter, dice: random.Random, path: str
 ) -> None:

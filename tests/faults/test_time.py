@@ -1,6 +1,6 @@
 """Processes that stand still, and clocks that jump: nothing is lost or counted twice, and the figures stay fresh.
 
-`VIEWMETER_TEST_STOPPED_S` sets how long a process stands still (default 2; `make faults` 30).
+`VIEWMETER_TEST_STOPPED_S` sets how long a process stands still (default 1; `make faults` 30).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from load import Load
 from running import children, wait_until
 from watching import EVERY, Starter
 
-STOPPED_S = float(os.environ.get("VIEWMETER_TEST_STOPPED_S", "2"))
+STOPPED_S = float(os.environ.get("VIEWMETER_TEST_STOPPED_S", "1"))
 MORE = 60
 HOUR_S = 3600
 FRESH_WITHIN_S = 20.0  # generous: a busy machine; a figure that waits for the clock would take an hour

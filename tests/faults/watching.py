@@ -12,7 +12,7 @@ from pathlib import Path
 
 from running import Product, clean_environment, spawn
 
-from viewmeter.testing.faults import Shim
+from viewmeter.testing.faults import Disk, Shim
 from viewmeter.testing.faults.disk import Before
 
 EVERY = bool(os.environ.get("VIEWMETER_TEST_EVERY_FAULT"))  # `make faults`; otherwise one of each kind
@@ -20,6 +20,13 @@ QUICK = {  # so that snapshots, merges and checkpoints happen within the seconds
     "VIEWMETER_STREAM__SNAPSHOT_EVERY_S": "1",
     "VIEWMETER_STREAM__COMPACT_EVERY_S": "1",
 }
+
+_BLOCK_BYTES = 262_144  # of DuckDB's file, which is written in whole blocks by checkpoints; its log is another file
+
+
+def in_a_checkpoint(disk: Disk, position: int) -> bool:
+    """Tell whether the store was in a checkpoint: DuckDB does not survive each cut there (docs/reliability.md)."""
+    return disk.unsafe_bytes(position, "store.duckdb") >= _BLOCK_BYTES
 
 
 @dataclass

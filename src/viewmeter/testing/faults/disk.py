@@ -87,10 +87,11 @@ class Disk:
         moment = dice.choice(ends) if ends else 0
         _Loss(kind, dice, moment).write(self._root, into)
 
-    def unsafe_bytes(self, position: int) -> int:
-        """Return how many bytes were written but not synced at `position`."""
+    def unsafe_bytes(self, position: int, name: str | None = None) -> int:
+        """Return how many bytes were written, not synced, at `position`: of the file `name`, or of all files."""
         self._follow(position)
-        files = [node for node in _nodes(self._root) if isinstance(node, _File)]
+        nodes = _nodes(self._root) if name is None else [self._root.now.get(name)]
+        files = [node for node in nodes if isinstance(node, _File)]
         return sum(len(record.data) for file in files for record in file.pending if record.op is Op.WRITE)
 
     # Following
