@@ -157,6 +157,7 @@ def embedded_engine(config: Config, data: Path) -> EmbeddedEngine:
     from viewmeter.archive.archiver import Archiver
     from viewmeter.archive.settings import ArchiveSettings
     from viewmeter.batch.embedded import BatchSettings, EmbeddedBatch
+    from viewmeter.batch.raw import ArchivedEvents
     from viewmeter.collector.deadletters import DeadLetters
     from viewmeter.collector.quality.store import FiguresReader
     from viewmeter.collector.settings import CollectorSettings
@@ -217,8 +218,16 @@ def embedded_engine(config: Config, data: Path) -> EmbeddedEngine:
             now_ms,
         )
         opened.callback(replays.close)
+        events = ArchivedEvents(
+            raw.reader(),
+            data / "batch",
+            now_ms,
+            config.of(BatchSettings),
+            refresh=raw.flush,
+            closed=rollups.closed,
+        )
         services = Services(
-            analytics=Analytics(rollups, live, config.of(QuerySettings)),
+            analytics=Analytics(rollups, live, config.of(QuerySettings), events),
             stream=stream,
             archive=raw,
             batch=batch,

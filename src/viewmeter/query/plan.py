@@ -18,8 +18,7 @@ from viewmeter.query.parts import Kept
 from viewmeter.query.problems import QueryProblem
 from viewmeter.query.question import Query
 
-_GAUGE_GROUPINGS: Final = frozenset(("video_id", "channel_id"))
-_GAUGE_FILTERS: Final = frozenset(("video_id", "channel_id", "is_bot"))
+_SCOPES: Final = frozenset(("video_id", "channel_id"))
 _SAMPLES: Final = "concurrency"
 PEAKS: Final = "peaks"
 _NO_ANSWERS: Final = frozenset((_SAMPLES, PEAKS, "retention"))
@@ -105,10 +104,10 @@ def plan(query: Query, visible: Visible, *, raw: bool = False) -> Plan:
     for name in dict.fromkeys((*query.metrics, *ordering)):
         metric = METRICS[name]
         if isinstance(metric, Gauge):
-            _check_scope(query, needed, metric, "does not add up over")
+            _check_scope({*query.dimensions} - _SCOPES, needed, metric, "does not add up over")
             chosen.setdefault(("gauge", _SAMPLES), []).append(name)
         elif isinstance(metric, Exact):
-            _check_scope(query, needed - {"is_bot"}, metric, "is not counted by")
+            _check_scope(set(), needed, metric, "is not counted by")
             chosen.setdefault(("exact", ""), []).append(name)
         elif rollup := _smallest(needed, metric):
             chosen.setdefault(("rollup", rollup.name), []).append(name)
@@ -138,11 +137,10 @@ def _smallest(needed: set[str], metric: Metric) -> Rollup | None:
     return min(covering, key=lambda r: r.cost, default=None)
 
 
-def _check_scope(query: Query, needed: set[str], metric: Metric, why: str) -> None:
+def _check_scope(grouping: set[str], needed: set[str], metric: Metric, why: str) -> None:
     """Refuse what samples and viewers do not tell. Viewers of one instant add up over videos, and over nothing else."""
-    grouping = {*query.dimensions} - _GAUGE_GROUPINGS
-    if grouping or needed - _GAUGE_FILTERS:
-        wrong = ", ".join(sorted(grouping | (needed - _GAUGE_FILTERS)))
+    if grouping or needed - _SCOPES - {"is_bot"}:
+        wrong = ", ".join(sorted(grouping | (needed - _SCOPES - {"is_bot"})))
         raise QueryProblem(
             "not_covered",
             422,

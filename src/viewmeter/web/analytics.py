@@ -41,6 +41,7 @@ QUERY_PROBLEMS: Final = (
     "invalid_json", "unsupported_media_type", "not_acceptable", "body_too_large_request",
     "invalid_query", "invalid_time_range", "invalid_time_zone", "invalid_granularity", "invalid_cursor",
     "unknown_metric", "unknown_dimension", "invalid_filter", "not_covered", "too_many_rows", "busy", "timeout",
+    "not_ready",
 )  # fmt: skip
 
 Limit = Annotated[int, QueryParameter(ge=1, le=MAX_LIMIT, description="rows of a page")]

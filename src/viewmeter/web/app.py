@@ -2,7 +2,7 @@
 
 In: `Services`. Out: `create_app(services)`, an ASGI callable with every route, wrapped in what holds for all
 of them. Promised: every error is a problem document; nothing blocks the event loop; every queue has a bound.
-Not registered yet, so 404: alerts, views.
+Not registered yet, so 404: alerts.
 """
 
 from __future__ import annotations

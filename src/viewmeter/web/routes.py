@@ -10,11 +10,12 @@ from litestar import Response, route
 from litestar.enums import HttpMethod
 from litestar.handlers import HTTPRouteHandler
 
-from viewmeter.web import admin, analytics, content, jobs, operation, pages, quality, session, static
+from viewmeter.web import admin, analytics, content, jobs, operation, pages, quality, session, static, views
 
 _HANDLERS: Final[tuple[HTTPRouteHandler, ...]] = (
     *analytics.ROUTES,
     *content.ROUTES,
+    *views.ROUTES,
     *admin.ROUTES,
     *jobs.ROUTES,
     *quality.ROUTES,

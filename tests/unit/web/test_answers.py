@@ -198,7 +198,7 @@ def test_the_catalogue_is_paged(api: httpx.Client, world: World, name: str, kind
 # Errors of any route
 
 
-@pytest.mark.parametrize("path", ["/nope", "/api/v1/alerts/rules", "/api/v1/views/x", "/api/v2", "/schema", "/.env"])
+@pytest.mark.parametrize("path", ["/nope", "/api/v1/alerts/rules", "/api/v1/view", "/api/v2", "/schema", "/.env"])
 def test_an_address_that_does_not_exist_is_a_404_problem(api: httpx.Client, path: str) -> None:
     is_problem(api.get(path), 404, "not_found")
 
