@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from viewmeter.collector.recent import Hashes
+from viewmeter.eventlog.protocol import LogUnavailableError
 from viewmeter.metadata.keys import Tenant
 from viewmeter.model.events import view_key
 from viewmeter.model.time import DAY_MS, from_ms
@@ -54,8 +55,12 @@ class DailySalt:
         """Return the salt of the day that holds `now_ms`. A clock that goes backwards stays in the later day."""
         day = now_ms // DAY_MS
         if day > self._day or not self._salt:
-            self._day = max(day, self._day, self._expired)
-            self._salt = self._load(self._day)
+            wanted = max(day, self._day, self._expired)
+            try:
+                self._salt = self._load(wanted)
+            except OSError as error:  # a full disk, say: the sender comes again, and yesterday's salt is not used on
+                raise LogUnavailableError(f"the salt of the day cannot be kept: {error.strerror}") from error
+            self._day = wanted
         return self._salt
 
     def expire(self, now_ms: int) -> None:
@@ -80,13 +85,13 @@ class DailySalt:
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._path(day)
         made = self._folder / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}"
-        with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(secrets.token_bytes(_SALT_BYTES))
         try:
+            with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(secrets.token_bytes(_SALT_BYTES))
             with contextlib.suppress(FileExistsError):
                 os.link(made, path)  # the first worker's salt stands, whole
         finally:
-            made.unlink()
+            made.unlink(missing_ok=True)
         self._destroy_before(path.name)
         return path.read_bytes()
 
