@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from viewmeter.archive.protocol import ArchiveDamagedError, ArchiveUnavailableError
 from viewmeter.live.protocol import LiveScope, LiveStore
 from viewmeter.model.calendar import zone_of
 from viewmeter.model.catalogue import METRICS
@@ -220,6 +221,8 @@ def _told() -> Iterator[None]:
         raise QueryProblem("too_many_rows", 422, f"the store would merge {error}") from error
     except TimeoutError as error:
         raise QueryProblem("timeout", 504, str(error)) from error
+    except (ArchiveDamagedError, ArchiveUnavailableError) as error:
+        raise QueryProblem("not_ready", 503, f"raw events cannot be read now: {error}") from error
 
 
 def _cells(found: list[Found], numbers: list[Array], groups: int, edges: tuple[int, ...], now_ms: int) -> Cells:
