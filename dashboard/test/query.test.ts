@@ -56,15 +56,21 @@ describe("a range", () => {
     expect(granularity).toBe("hour");
   });
 
-  it.each(["24h", "7d", "30d"] as const)("%s compares complete buckets with as many before them", (name) => {
-    const { closed, before, start, end } = rangeOf(name, now);
-    expect(closed.start).toBe(start);
-    expect(closed.end).toBeLessThanOrEqual(now);
-    expect(closed.end).toBeLessThan(end);
-    // A change of summer time may make two runs of 29 days an hour unequal, never more.
-    expect(Math.abs(before.end - before.start - (closed.end - closed.start))).toBeLessThanOrEqual(HOUR);
-    expect(before.end).toBeLessThanOrEqual(closed.start);
-  });
+  it.each(["24h", "7d", "30d", "90d"] as const)(
+    "%s compares complete buckets with as many before them",
+    (name) => {
+      const { closed, before, early, start, end } = rangeOf(name, now);
+      expect(closed.start).toBe(start);
+      expect(closed.end).toBeLessThanOrEqual(now);
+      expect(closed.end).toBeLessThan(end);
+      // A change of summer time may make two runs of 29 days an hour unequal, never more.
+      expect(Math.abs(before.end - before.start - (closed.end - closed.start))).toBeLessThanOrEqual(HOUR);
+      expect(before.end).toBeLessThanOrEqual(closed.start);
+      expect(early.start).toBe(before.start);
+      expect(early.end).toBeGreaterThan(early.start);
+      expect(early.end).toBeLessThan(before.end);
+    },
+  );
 });
 
 describe("rows of a time series", () => {

@@ -102,14 +102,10 @@ export async function askMerged(ask: Ask, catalogue: Catalogue, signal: AbortSig
   let meta: QueryAnswer["meta"] = {};
   answers.forEach((answer, index) => {
     if (answer.status === "fulfilled") {
-      const { approximate } = meta;
-      meta = {
-        ...answer.value.meta,
-        ...meta,
-        approximate: { ...approximate, ...answer.value.meta.approximate },
-      };
+      meta = together(meta, answer.value.meta);
       for (const row of answer.value.rows) {
-        const at = row.time ?? "";
+        // The one row of a total may begin earlier for one group than for another: what is kept is of whole hours or days.
+        const at = ask.granularity === "total" ? "" : (row.time ?? "");
         rows.set(at, { ...rows.get(at), ...row });
       }
       return;
@@ -118,4 +114,15 @@ export async function askMerged(ask: Ask, catalogue: Catalogue, signal: AbortSig
     for (const name of groups[index] ?? []) refused.set(name, answer.reason);
   });
   return { rows: [...rows.values()], refused, meta };
+}
+
+function together(one: QueryAnswer["meta"], more: QueryAnswer["meta"]): QueryAnswer["meta"] {
+  const closed = [one.closed_until, more.closed_until].filter((at) => typeof at === "string");
+  return {
+    ...more,
+    ...one,
+    approximate: { ...one.approximate, ...more.approximate },
+    sources: [...new Set([...(one.sources ?? []), ...(more.sources ?? [])])],
+    closed_until: closed.sort((a, b) => Date.parse(a) - Date.parse(b))[0] ?? null,
+  };
 }

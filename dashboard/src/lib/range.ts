@@ -14,6 +14,8 @@ export interface Range extends Interval {
   /** The complete buckets of this range, and as many before it: only these are compared. */
   closed: Interval;
   before: Interval;
+  /** The first tenth of `before`: where it holds nothing, history does not reach back far enough to compare. */
+  early: Interval;
 }
 
 const MINUTE = 60_000;
@@ -36,20 +38,26 @@ export function rangeOf(name: RangeName, now: number): Range {
       return aligned(floor(now, HOUR) + HOUR, DAY, HOUR, "5m", 5 * MINUTE, MINUTE);
     case "7d":
       return aligned(floor(now, HOUR) + HOUR, 7 * DAY, HOUR, "hour", HOUR, 5 * MINUTE);
-    case "30d": {
-      const today = localMidnight(now, 0);
-      const start = localMidnight(now, -29);
-      return {
-        start,
-        end: localMidnight(now, 1),
-        granularity: "day",
-        bucketMs: DAY,
-        refreshMs: 5 * MINUTE,
-        closed: { start, end: today },
-        before: { start: localMidnight(now, -58), end: start },
-      };
-    }
+    case "30d":
+      return days(now, 30);
+    case "90d":
+      return days(now, 90);
   }
+}
+
+function days(now: number, count: number): Range {
+  const start = localMidnight(now, 1 - count);
+  const before = localMidnight(now, 2 - 2 * count);
+  return {
+    start,
+    end: localMidnight(now, 1),
+    granularity: "day",
+    bucketMs: DAY,
+    refreshMs: 5 * MINUTE,
+    closed: { start, end: localMidnight(now, 0) },
+    before: { start: before, end: start },
+    early: { start: before, end: localMidnight(before, count / 10) },
+  };
 }
 
 function aligned(
@@ -63,5 +71,6 @@ function aligned(
   const start = end - length;
   const closed = { start, end: end - grid };
   const before = { start: start - length, end: end - grid - length };
-  return { start, end, granularity, bucketMs, refreshMs, closed, before };
+  const early = { start: before.start, end: before.start + Math.max(grid, floor(length / 10, grid)) };
+  return { start, end, granularity, bucketMs, refreshMs, closed, before, early };
 }

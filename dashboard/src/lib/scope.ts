@@ -1,7 +1,7 @@
 // What the page is about and over which time: read from the URL, written to the URL, so every view is a link.
 import { useEffect, useState } from "preact/hooks";
 
-export const RANGES = ["live", "24h", "7d", "30d"] as const;
+export const RANGES = ["live", "24h", "7d", "30d", "90d"] as const;
 export type RangeName = (typeof RANGES)[number];
 
 export interface Scope {

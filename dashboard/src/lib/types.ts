@@ -12,6 +12,7 @@ export interface Metric {
   better: "higher" | "lower" | "neutral";
   error: number | null;
   version: string | null;
+  batch_only?: boolean;
 }
 
 export interface Dimension {
@@ -69,6 +70,7 @@ export interface QueryAnswer {
     watermark?: string | null;
     sources?: string[];
     partial?: boolean;
+    closed_until?: string | null;
     approximate?: Record<string, { relative_standard_error?: number }>;
     truncated?: boolean;
   };

@@ -24,6 +24,10 @@ const FIGURES = [
   "average_watch_duration_ms",
   "startup_time_avg_ms",
   "engagement_rate",
+  "watch_duration_p50_ms",
+  "watch_duration_p95_ms",
+  "average_percentage_watched",
+  "completion_rate",
 ];
 const CAUSES = ["startup", "smoothness", "playback"];
 const ALSO = [
@@ -32,6 +36,7 @@ const ALSO = [
   "average_bitrate_kbps",
   "bitrate_distribution",
 ];
+const CLOSED = "Known when a view has ended and its hour is closed, about ten minutes after it is over";
 const ZONE = Intl.DateTimeFormat().resolvedOptions().timeZone;
 
 interface Props {
@@ -46,6 +51,9 @@ export function HistoryPage({ scope, place, go, range: name }: Props) {
   const totals = useMergedTotals(scope, name, FIGURES.concat(ALSO), "whole");
   const closed = useMergedTotals(scope, name, FIGURES, "closed");
   const before = useMergedTotals(scope, name, FIGURES, "before");
+  // Against a time of which history holds a part only, everything has grown by hundreds of per cent.
+  const early = useMergedTotals(scope, name, ["plays"], "early");
+  const comparable = (numberOf(early.data?.rows[0], "plays") ?? 0) > 0;
   const row = totals.data?.rows[0];
   const note = rangeTitle(name).toLowerCase();
   return (
@@ -59,7 +67,7 @@ export function HistoryPage({ scope, place, go, range: name }: Props) {
               name={metric}
               totals={totals}
               closed={closed.data?.rows[0]}
-              before={before.data?.rows[0]}
+              before={comparable ? before.data?.rows[0] : undefined}
               pressed={metric === chosen}
               onPress={() => setChosen(metric)}
             />
@@ -99,7 +107,7 @@ function useMergedTotals(
   scope: Scope,
   name: RangeName,
   metrics: string[],
-  part: "whole" | "closed" | "before",
+  part: "whole" | "closed" | "before" | "early",
 ) {
   const catalogue = useContext(CatalogueContext);
   return useLoaded(
@@ -147,6 +155,7 @@ function FigureButton({ name, totals, closed, before, pressed, onPress }: Figure
       <BigNumber value={value} unit={metric.unit} />
       <span class="sub">
         {refused && "not covered here"}
+        {metric.batch_only && !refused && <span title={CLOSED}>closed hours</span>}
         {change && (
           <span class={`delta ${change.mood}`} title="Complete hours or days, against the same length before">
             <span aria-hidden="true">
@@ -241,15 +250,24 @@ function MetricSelect({ value, onChoose }: { value: string; onChoose: (name: str
   );
 }
 
+const LAYERS: Record<string, string> = {
+  speed: "live figures",
+  batch: "exact closed hours",
+  archive: "raw events",
+};
 const clock = new Intl.DateTimeFormat("en", { dateStyle: "medium", timeStyle: "medium", hourCycle: "h23" });
 
 /** Up to when everything is in, and in whose days, where that is not the reader's zone (finer tiers are gone by then). */
 function Provenance({ meta }: { meta: Merged["meta"] | undefined }) {
   const watermark = Date.parse(meta?.watermark ?? "");
   const foreign = meta?.time_zone && meta.time_zone !== ZONE;
+  const closed = Date.parse(meta?.closed_until ?? "");
+  const layers = (meta?.sources ?? []).map((source) => LAYERS[source] ?? source);
   return (
     <p class="caption">
       {!Number.isNaN(watermark) && `Everything received up to ${clock.format(watermark)} is in. `}
+      {!Number.isNaN(closed) && `This figure is known up to ${clock.format(closed)}. `}
+      {layers.length > 0 && `From ${layers.join(" and ")}. `}
       {foreign && `Days are those of ${meta.time_zone}.`}
     </p>
   );

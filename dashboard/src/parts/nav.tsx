@@ -4,12 +4,19 @@ import { type Place, placeHref, RANGES, type RangeName } from "../lib/scope";
 
 export type Go = (next: Place) => void;
 
-const RANGE_NAMES: Record<RangeName, string> = { live: "Live", "24h": "24 h", "7d": "7 d", "30d": "30 d" };
+const RANGE_NAMES: Record<RangeName, string> = {
+  live: "Live",
+  "24h": "24 h",
+  "7d": "7 d",
+  "30d": "30 d",
+  "90d": "90 d",
+};
 const RANGE_TITLES: Record<RangeName, string> = {
   live: "Now and the last 60 minutes",
   "24h": "The last 24 hours",
   "7d": "The last 7 days",
   "30d": "The last 30 days",
+  "90d": "The last 90 days",
 };
 
 export function rangeTitle(range: RangeName): string {
