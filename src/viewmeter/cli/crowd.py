@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from viewmeter import wiring
+from viewmeter.collector.viewers import keyed_hash
+from viewmeter.metadata.keys import Tenant
 from viewmeter.model.time import MINUTE_MS, floor_to
 from viewmeter.testing import simulator
 from viewmeter.testing.beacons import SentBeacon, beacons
@@ -119,7 +121,7 @@ class _Minute(simulator.Simulation):
     def plans(self) -> Iterator[Plan]:
         """Yield the simulator's plans, moved into the minute, with the incidents' stalls."""
         for number, plans in itertools.groupby(super().plans(), key=lambda plan: plan.viewer_id):
-            who = f"viewer-{self.rng('person', number).randrange(self._crowd.viewers * PEOPLE_A_VIEWER)}"
+            who = _name(self.rng("person", number).randrange(self._crowd.viewers * PEOPLE_A_VIEWER))
             earlier = None
             for plan in plans:
                 if earlier is None:
@@ -153,7 +155,17 @@ def _catalogue(seed: int, videos: int) -> tuple[simulator.Video, ...]:
     return simulator.Simulation(simulator.Settings(seed, 0, videos=videos)).videos
 
 
-def write_recent(data: Path, tenant_id: str, crowd: Crowd, since_ms: int) -> int:
+def people(crowd: Crowd, tenant: Tenant) -> tuple[int, ...]:
+    """Return the hashes of everybody who may come, as the collector makes them."""
+    count = crowd.viewers * PEOPLE_A_VIEWER
+    return tuple(keyed_hash(tenant.viewer_secret, _name(number)) for number in range(count))
+
+
+def _name(number: int) -> str:
+    return f"viewer-{number}"
+
+
+def write_recent(data: Path, tenant: Tenant, crowd: Crowd, since_ms: int) -> int:
     """Write what was sent before the opening into the event log, and return how many events.
 
     Views that ended before `since_ms` are left out; those that were going on then are there from their beginning. The
@@ -169,7 +181,9 @@ def write_recent(data: Path, tenant_id: str, crowd: Crowd, since_ms: int) -> int
                 break
             if beacon.plan.start_ms + beacon.plan.length_ms < since_ms:
                 continue
-            batch += beacon.received(tenant_id).enriched()
+            # The viewer goes on live, where the collector hashes the id: the same person must not count twice.
+            viewer = keyed_hash(tenant.viewer_secret, beacon.plan.viewer_id)
+            batch += [{**event, "viewer_hash": viewer} for event in beacon.received(tenant.id).enriched()]
             if len(batch) >= EVENTS_A_BATCH:
                 now_ms = beacon.send_at_ms
                 log.append(to_table(batch).combine_chunks().to_batches()[0])

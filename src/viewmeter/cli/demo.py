@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -25,10 +26,11 @@ from viewmeter import config as settings
 from viewmeter import wiring
 from viewmeter.cli import access, folder, history
 from viewmeter.cli.access import Flag
-from viewmeter.cli.crowd import VIDEOS, Crowd, write_recent
+from viewmeter.cli.crowd import VIDEOS, Crowd, people, write_recent
 from viewmeter.cli.output import CommandError, note, say
 from viewmeter.cli.up import start
 from viewmeter.cli.viewers import Task
+from viewmeter.metadata.keys import Tenant
 from viewmeter.model.time import DAY_MS, HOUR_MS, MINUTE_MS, floor_to
 from viewmeter.testing.history import History, viewers_at
 
@@ -36,6 +38,8 @@ TENANT: Final = "demo"
 MAX_DAYS: Final = 1_100
 RECENT_STEP_MS: Final = 5 * MINUTE_MS
 """The grain of the last day, as the dashboard shows it."""
+DAYS_BY_HOUR: Final = 8
+EARLY_STEP_MS: Final = 4 * HOUR_MS
 VIEW_MS: Final = 200_000
 """How long a view of the crowd is, about."""
 
@@ -86,7 +90,7 @@ def demo(
         made = metadata.init(TENANT)
         token = metadata.create_signin(made.tenant)
     crowd = Crowd(seed=seed, viewers=viewers, opened_ms=time.time_ns() // 1_000_000)
-    _make_past(place, loaded, days, crowd)
+    _make_past(place, loaded, made.tenant, days, crowd)
     say(access.keys_text(made.ingest_key, made.secret_key))
     _start_viewers(
         Task(
@@ -101,16 +105,17 @@ def demo(
     start(place, loaded)
 
 
-def _make_past(data: Path, loaded: settings.Loaded, days: int, crowd: Crowd) -> None:
+def _make_past(data: Path, loaded: settings.Loaded, tenant: Tenant, days: int, crowd: Crowd) -> None:
     """Make the past: days of rollups by the hour, a day by 5 minutes, and the last two hours event by event."""
     if not days:
-        write_recent(data, TENANT, crowd, floor_to(crowd.opened_ms - 10 * MINUTE_MS, MINUTE_MS))
+        write_recent(data, tenant, crowd, floor_to(crowd.opened_ms - 10 * MINUTE_MS, MINUTE_MS))
         return
     note(f"making {days} days of the past …")
     end_ms = floor_to(crowd.opened_ms - 2 * HOUR_MS, HOUR_MS)
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        recent = pool.submit(write_recent, data, TENANT, crowd, end_ms)
-        _load_rollups(data, loaded, _history(crowd, days, end_ms))
+        recent = pool.submit(write_recent, data, tenant, crowd, end_ms)
+        past = dataclasses.replace(_history(crowd, days, end_ms), people=people(crowd, tenant))
+        _put_past(data, loaded, past, crowd.opened_ms)
         recent.result()
 
 
@@ -123,19 +128,38 @@ def _history(crowd: Crowd, days: int, end_ms: int) -> History:
     return dataclasses.replace(unscaled, peak_views=max(1, round(scale * unscaled.peak_views)))
 
 
-def _load_rollups(data: Path, loaded: settings.Loaded, past: History) -> None:
-    recent = dataclasses.replace(past, first_day=past.days - 1, step_ms=RECENT_STEP_MS, fade_ms=VIEW_MS)
+def _put_past(data: Path, loaded: settings.Loaded, past: History, now_ms: int) -> None:
+    """Close the hours of the past, as if batch jobs had run; its last hour stays open.
+
+    In that one the first events of the views that go on are applied, which no closed hour would show.
+    """
     store = wiring.store(loaded.config, data)
     try:
-        by_hour = itertools.islice(history.tables(past), past.days - 1)
-        for number, day in enumerate(itertools.chain(by_hour, history.tables(recent)), 1):
-            store.load(day)
+        store.expire(now_ms)  # so that nothing is put where it would be dropped again
+        for number, day in enumerate(_days(past), 1):
+            closed, rest = day.split(min(day.interval.end_ms, past.end_ms - HOUR_MS))
+            store.put_history(closed.interval, closed.rows, closed.viewers, now_ms)
+            store.load(rest.speed_rows())
             if sys.stderr.isatty():
                 sys.stderr.write(f"\r{number} of {past.days} days")
+        for period in store.due(past.end_ms):
+            store.build(period.kind, period.start_ms, period.zone)
         if sys.stderr.isatty():
             sys.stderr.write("\r" + " " * 40 + "\r")
     finally:
         store.close()
+
+
+def _days(past: History) -> Iterator[history.Day]:
+    """Yield the days: rows by 4 hours, in the last week by the hour, on the last day by 5 minutes.
+
+    A day by the hour takes as long to put as four of the others, and charts of a month are by the day.
+    """
+    last = past.days - 1
+    week = max(0, past.days - DAYS_BY_HOUR)
+    yield from itertools.islice(history.days(dataclasses.replace(past, step_ms=EARLY_STEP_MS)), week)
+    yield from itertools.islice(history.days(dataclasses.replace(past, first_day=week)), last - week)
+    yield from history.days(dataclasses.replace(past, first_day=last, step_ms=RECENT_STEP_MS, fade_ms=VIEW_MS))
 
 
 def _start_viewers(task: Task) -> None:

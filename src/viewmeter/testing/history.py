@@ -61,6 +61,7 @@ class History:
     tenant_id: str = "demo"
     first_day: int = 0  # the days before it are left out
     fade_ms: int = 0
+    people: tuple[int, ...] = ()  # hashes of who watches; empty: made up
 
     @property
     def end_ms(self) -> int:
@@ -113,6 +114,11 @@ def viewers_at(setting: History, at_ms: int) -> float:
     length_ms = np.array([_length_ms(video) for video in _videos(setting)])
     share = PLAYED_SHARE * (1 - FAILED - EXITED)
     return float((expected * share * np.minimum(length_ms, LONGEST_MS)).sum() / HOUR_MS)
+
+
+def lengths_ms(setting: History) -> dict[str, int]:
+    """Return the length of each video; 0 is live."""
+    return {video.video_id: video.duration_ms for video in _videos(setting)}
 
 
 def _videos(setting: History) -> tuple[Video, ...]:
@@ -274,7 +280,8 @@ def _frame(setting: History, columns: Columns) -> Columns:
 
 def _viewers(setting: History, rng: np.random.Generator, videos: Array, plays: Array) -> Array:
     """Return a hash for each play, of each row; viewers return, as the popular ones of a pool do."""
-    pool = np.random.default_rng((setting.seed, 10**6)).integers(-(2**63), 2**63 - 1, setting.peak_views * 200)
+    made_up = np.random.default_rng((setting.seed, 10**6)).integers(-(2**63), 2**63 - 1, setting.peak_views * 200)
+    pool = np.array(setting.people, np.int64) if setting.people else made_up
     total = int(plays.sum())
     crowd = len(pool) // 5
     # A video's audience is a fifth of the pool, starting somewhere of its own; a square favours the regulars.

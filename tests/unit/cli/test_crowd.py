@@ -7,11 +7,21 @@ from itertools import takewhile
 from pathlib import Path
 
 from viewmeter import wiring
-from viewmeter.cli.crowd import INCIDENT_CDN, INCIDENT_COUNTRY, INCIDENT_FIRST_MS, INCIDENT_MS, Crowd, write_recent
+from viewmeter.cli.crowd import (
+    INCIDENT_CDN,
+    INCIDENT_COUNTRY,
+    INCIDENT_FIRST_MS,
+    INCIDENT_MS,
+    Crowd,
+    people,
+    write_recent,
+)
+from viewmeter.metadata.keys import Tenant
 from viewmeter.model.time import MINUTE_MS
 from viewmeter.testing.beacons import SentBeacon
 from viewmeter.testing.scenario import START_MS
 
+TENANT = Tenant("demo", "demo", b"s" * 32)
 CROWD = Crowd(seed=3, viewers=200, opened_ms=START_MS)
 
 
@@ -50,7 +60,7 @@ def test_in_an_incident_one_country_on_one_network_stalls_and_nobody_else() -> N
 
 def test_the_recent_past_in_the_log_ends_where_the_live_viewers_begin(tmp_path: Path) -> None:
     since = START_MS - 5 * MINUTE_MS
-    written = write_recent(tmp_path, "demo", CROWD, since)
+    written = write_recent(tmp_path, TENANT, CROWD, since)
     batches = wiring.log_reader(tmp_path).read({}, max_events=1_000_000)
     events = [row for batch in batches for row in batch.events.to_pylist()]
     assert len(events) == written
@@ -58,6 +68,8 @@ def test_the_recent_past_in_the_log_ends_where_the_live_viewers_begin(tmp_path: 
     assert max(event["received_at"] for event in events) < START_MS
     live = {beacon.plan.view_id for beacon in sent(START_MS, START_MS + MINUTE_MS)}
     assert len(views & live) > CROWD.viewers / 2
+    # The same people go on, under the hash that the collector will give them.
+    assert {event["viewer_hash"] for event in events} <= {*people(CROWD, TENANT)}
     # Views that were over before are left out; those that were not are there from their first event.
     ends: Counter[str] = Counter()
     for event in events:
