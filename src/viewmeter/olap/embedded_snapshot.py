@@ -10,11 +10,12 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final
 
 import pyarrow as pa
 
-from viewmeter.model.calendar import Period, hour_step_ms
+from viewmeter.model.calendar import Period, hour_step_ms, period_of, zone_of
 from viewmeter.model.time import HOUR_MS, Interval
 from viewmeter.olap import embedded_sql as sql
 from viewmeter.olap import embedded_viewers as people
@@ -65,7 +66,30 @@ class DuckDBSnapshot:
         if found is None:
             found = self._read_coverage(zone, tenant_id)
             self._coverages.put(key, found)
-        return found
+        return self._without_open_hours(found, zone)
+
+    def _without_open_hours(self, found: Coverage, zone: str) -> Coverage:
+        """Leave out periods in which an hour got its first rows after they were built.
+
+        Until that hour is closed too, speed rows answer for it, and the hours of its day for the others. Asked of every
+        snapshot, since an append must not wait for the batch side: rows of the days that are built, so none as a rule.
+        """
+        if not found.days:
+            return found
+        hours = self._con.execute(
+            "SELECT DISTINCT hour_ms FROM speed_hours WHERE hour_ms >= ? AND hour_ms < ? "
+            "AND hour_ms NOT IN (SELECT hour_ms FROM closed_hours)",
+            [found.hour_from_ms, found.days[-1].end_ms],
+        ).fetchall()
+        if not hours:
+            return found
+        clock = zone_of(zone)
+
+        def left(kind: Period) -> tuple[Interval, ...]:
+            touched = {period_of(at, kind, clock) for (hour,) in hours for at in (hour, hour + HOUR_MS - 1)}
+            return without(found.built(kind), sorted(touched))
+
+        return replace(found, days=left("day"), weeks=left("week"), months=left("month"))
 
     def _read_coverage(self, zone: str, tenant_id: str | None) -> Coverage:
         con = self._con
@@ -123,3 +147,16 @@ def merged(intervals: Iterable[Interval]) -> tuple[Interval, ...]:
         else:
             found.append(one)
     return tuple(found)
+
+
+def without(intervals: Iterable[Interval], gone: Iterable[Interval]) -> tuple[Interval, ...]:
+    """Return what is left of ascending intervals."""
+    left = [*intervals]
+    for start, end in gone:
+        left = [
+            Interval(*piece)
+            for one in left
+            for piece in ((one.start_ms, min(one.end_ms, start)), (max(one.start_ms, end), one.end_ms))
+            if piece[0] < piece[1]
+        ]
+    return tuple(left)

@@ -386,3 +386,13 @@ def test_cohorts_follow_the_viewers_of_a_week(layers: Layers) -> None:
     assert ask("c2") == [("2027-01-18", 0, [0, 0]), ("2027-01-25", 0, [0]), ("2027-02-01", 2, [])]
     assert [c[1] for c in ask(visible=Visible("other"))] == [0, 0, 0]
     assert [c[1] for c in ask("c1", Visible("acme", ("c2",)))] == [0, 0, 0]
+
+
+def test_what_arrives_for_an_hour_without_rows_of_a_built_day_is_in_the_answer_at_once(layers: Layers) -> None:
+    layers.close(fact(HOUR, plays=3))
+    layers.build(DAY)
+    assert layers.value("plays", 0, DAY) == 3
+    layers.append(fact(5 * HOUR, plays=4))
+    assert layers.value("plays", 0, DAY) == 7
+    layers.close(fact(5 * HOUR, plays=4))
+    assert layers.value("plays", 0, DAY) == 7
