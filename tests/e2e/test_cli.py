@@ -71,8 +71,8 @@ def test_a_mistake_is_one_sentence_that_names_what_is_right(arguments: tuple[str
 
 @pytest.mark.parametrize(
     "command",
-    ["", "up", "demo", "init", "keys", "keys create", "keys list", "keys revoke", "signin", "simulate", "replay",
-     "bench", "doctor", "config", "config show", "version"],
+    ["", "up", "demo", "init", "keys", "keys create", "keys list", "keys revoke", "tenants list",
+     "tenants set", "signin", "simulate", "replay", "bench", "doctor", "config", "config show", "version"],
 )  # fmt: skip
 def test_every_command_has_help(command: str) -> None:
     answer = viewmeter(*command.split(), "--help")
@@ -125,6 +125,17 @@ def test_a_key_may_be_made_for_a_tenant_that_is_not_there_yet(product: Product) 
     event = {"type": "play", "ts": 1, "view_id": "v", "seq": 0, "video_id": "v", "channel_id": "c"}
     answer = httpx.post(f"{product.base_url}/api/v1/events/beacon", params={"key": made["key"]}, json=[event])
     assert answer.status_code == 422  # the key is right; the time is not
+
+
+def test_a_tenant_reports_in_the_zone_that_was_set(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    said("init", "--data", data, "--tenant", "Acme")
+    assert said("tenants", "list", "--data", data)["tenants"] == [{"id": "acme", "name": "Acme", "time_zone": "UTC"}]
+    changed = said("tenants", "set", "Acme", "--zone", "Asia/Kolkata", "--data", data)
+    assert said("tenants", "list", "--data", data)["tenants"] == [changed]
+    assert changed["time_zone"] == "Asia/Kolkata"
+    assert "IANA" in refused("tenants", "set", "Acme", "--zone", "Berlin", "--data", data)
+    assert "tenants list" in refused("tenants", "set", "nobody", "--zone", "UTC", "--data", data)
 
 
 def test_signin_prints_a_link_that_works_once(product: Product) -> None:

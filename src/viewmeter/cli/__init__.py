@@ -25,6 +25,7 @@ app = App(
 
 keys = App(name="keys", help="Make, list and revoke keys; they work at once, also while `up` runs.")
 privacy = App(name="privacy", help="What viewers may ask for.")
+tenants = App(name="tenants", help="List tenants, and set the zone whose days each reports by.")
 settings = App(name="config", help="Look at the settings.")
 
 # What the help of the whole says about each; the help of a command itself is the docstring of its function.
@@ -35,6 +36,8 @@ for where, name, path, says in (
     (keys, "create", "access:create", "Make one more key, of a tenant that is made if missing."),
     (keys, "list", "access:list_keys", "List keys, revoked ones too."),
     (keys, "revoke", "access:revoke", "End a key for ever."),
+    (tenants, "list", "tenants:list_tenants", "List tenants and the zone that each reports in."),
+    (tenants, "set", "tenants:set_tenant", "Change in which time zone a tenant reports."),
     (app, "signin", "access:signin", "Print a new one-time link to the dashboard."),
     (app, "simulate", "load:simulate", "Send synthetic viewers whose truth is known beforehand."),
     (app, "replay", "load:replay", "Post recorded beacons again."),
@@ -51,6 +54,7 @@ for where, name, path, says in (
 ):
     where.command(f"viewmeter.cli.{path}", name=name, help=says)
 app.command(keys)
+app.command(tenants)
 app.command(privacy)
 app.command(settings)
 

@@ -16,7 +16,7 @@ class Tenant:
     id: str
     name: str
     viewer_secret: bytes = field(repr=False)  # so that no log shows it
-    time_zone: str = "UTC"
+    time_zone: str = "UTC"  # of its days, weeks and months
 
 
 @dataclass(frozen=True)

@@ -137,6 +137,17 @@ class Metadata:
             found = [_tenant(row) for row in c.execute(question)]
         return found[:limit], found[limit - 1].id if len(found) > limit else None
 
+    def set_time_zone(self, tenant_id: str, time_zone: str) -> Tenant:
+        """Change the zone whose days a tenant reports by. Raises `MetadataError`."""
+        _check_zone(time_zone)
+        mine = t.tenants.c.id == tenant_id
+        with self._writing() as c:
+            if c.execute(sa.update(t.tenants).where(mine).values(time_zone=time_zone)).rowcount != 1:
+                raise MetadataError(
+                    f"There is no tenant {tenant_id!r}; `viewmeter tenants list` shows those there are."
+                )
+            return _tenant(c.execute(sa.select(t.tenants).where(mine)).one())
+
     def _ensure_tenant(self, c: sa.Connection, tenant_id: str, name: str, zone: str) -> Tenant:
         row = c.execute(sa.select(t.tenants).where(t.tenants.c.id == tenant_id)).one_or_none()
         if row is not None:

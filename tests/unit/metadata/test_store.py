@@ -93,6 +93,20 @@ def test_two_tenants_have_different_viewer_secrets(store: Metadata) -> None:
     assert store.ensure_tenant("a").viewer_secret != store.ensure_tenant("b").viewer_secret
 
 
+def test_a_zone_that_is_changed_is_seen_with_every_key_of_the_tenant(store: Metadata) -> None:
+    _, text = store.create_key("Acme", "read")
+    before = store.changes()
+    assert store.set_time_zone("acme", "Europe/Berlin").time_zone == "Europe/Berlin"
+    assert store.changes() > before
+    found = store.find_key(text)
+    assert found is not None
+    assert found.tenant.time_zone == "Europe/Berlin"
+    with pytest.raises(MetadataError, match="IANA"):
+        store.set_time_zone("acme", "Mars/Olympus")
+    with pytest.raises(MetadataError, match="no tenant"):
+        store.set_time_zone("nobody", "UTC")
+
+
 def test_a_viewer_secret_is_not_shown_when_a_tenant_is_printed(store: Metadata) -> None:
     tenant = store.ensure_tenant("a")
     assert repr(tenant.viewer_secret) not in repr(tenant)
