@@ -170,3 +170,18 @@ def test_no_answer_shows_an_hour_twice_or_not_at_all_while_jobs_run(api: httpx.C
     worker.join()
     assert not problems, problems[:3]
     assert asked >= 20
+
+
+def test_the_pipeline_counts_events_of_closed_hours_too(api: httpx.Client, product: Product) -> None:
+    def accepted() -> int:
+        (mine,) = api.get("/api/v1/admin/pipeline").json()["tenants"]
+        count: int = mine["accepted"]
+        return count
+
+    hour = last_hour() - 3 * HOUR_MS
+    before = accepted()
+    product.post(watched("h-pipeline", "film", 0, hour))
+    product.flush()
+    assert accepted() == before + 3
+    run_hour(api, hour)
+    assert accepted() == before + 3

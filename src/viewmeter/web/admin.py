@@ -16,7 +16,8 @@ from viewmeter.batch.protocol import BatchFailedError
 from viewmeter.collector.deadletters import DeadLetter
 from viewmeter.metadata.keys import Tenant
 from viewmeter.model.time import DAY_MS, HOUR_MS, floor_to, rfc3339
-from viewmeter.olap.protocol import Scan, Visible
+from viewmeter.olap.protocol import Filter, Visible
+from viewmeter.query.question import Query
 from viewmeter.web import schemas
 from viewmeter.web.auth import Caller, caller_of, services_of
 from viewmeter.web.endpoint import NOT_JSON, body_as, endpoint, json_answer
@@ -28,7 +29,7 @@ Ask = Request[Any, Any, Any]
 PAGE_DEFAULT: Final = 100
 Limit = Annotated[int, QueryParameter(ge=1, le=1_000, description="rows of a page")]
 CursorParameter = Annotated[str | None, QueryParameter(description="`next_cursor` of the page before")]
-_MEASURES: Final = ("events", "duplicate_events", "late_events", "lost_events")
+_METRICS: Final = ("events", "duplicate_events", "late_events", "lost_events")
 _MAX_DAMAGED: Final = 100
 
 
@@ -110,11 +111,11 @@ def _pipeline(services: Services, caller: Caller, limit: int, cursor: str | None
 def _of_tenant(services: Services, tenant: Tenant, caller: Caller, now_ms: int) -> tuple[int, dict[str, object]]:
     """Return the tenant's distinct events and its row; over all that the store still holds."""
     channels = None if caller.operator else caller.key.channels
-    edges = (0, floor_to(now_ms + DAY_MS + HOUR_MS, DAY_MS))  # an event may be minutes ahead of our clock
-    rollup = "platform" if channels is None else "channel"
-    scan = Scan(rollup, _MEASURES, edges, Visible(tenant.id, channels))
-    sums = services.store.scan(scan).to_pylist()
-    distinct, duplicate, late, lost = (sum(row[name] or 0 for row in sums) for name in _MEASURES)
+    end_ms = floor_to(now_ms + DAY_MS + HOUR_MS, DAY_MS)  # an event may be minutes ahead of our clock
+    whole = Query(0, end_ms, _METRICS, filters=(Filter("is_bot", ("false", "true")),))
+    visible, mark = Visible(tenant.id, channels), services.watermark_ms()
+    (sums,) = services.analytics.query(whole, visible, now_ms, mark, tenant.time_zone).rows
+    distinct, duplicate, late, lost = (int(sums[name]) for name in _METRICS)
     rejected: int | None = None
     if services.dead_letters is not None and channels is None:
         rejected = sum(services.dead_letters.counts_by_reason(tenant.id).values())
