@@ -21,6 +21,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from viewmeter.archive.protocol import ArchiveFigures
+from viewmeter.batch.protocol import BatchFigures
 from viewmeter.web import schemas
 from viewmeter.web.auth import services_of
 from viewmeter.web.endpoint import endpoint, json_answer
@@ -127,6 +128,21 @@ class EngineFigures(Collector):
         )
         if services.archive is not None:
             yield from _archive_figures(services.archive.figures())
+        if services.batch is not None:
+            yield from _batch_figures(services.batch.figures(), now_ms)
+
+
+def _batch_figures(figures: BatchFigures, now_ms: int) -> Iterable[Metric]:
+    yield GaugeMetricFamily("viewmeter_batch_due_hours", "Hours that wait for their first run.", value=figures.due)
+    yield GaugeMetricFamily("viewmeter_batch_stale_hours", "Closed hours that must run again.", value=figures.stale)
+    yield GaugeMetricFamily(
+        "viewmeter_batch_failing", "1 where the last run failed.", value=figures.problem is not None
+    )
+    if figures.closed_until_ms is not None:
+        yield GaugeMetricFamily(
+            "viewmeter_batch_open_seconds", "How long ago the last closed hour ended.",
+            value=max(0, now_ms - figures.closed_until_ms) / 1000,
+        )  # fmt: skip
 
 
 def _archive_figures(figures: ArchiveFigures) -> Iterable[Metric]:

@@ -224,3 +224,11 @@ def test_cohorts_have_their_shape_and_show_ones_own_viewers_alone(api: httpx.Cli
     assert ask(world.key("nobody", "read"), weeks=1)[0]["viewers"] == 0
     bad = api.get("/api/v1/analytics/cohorts", params={"weeks": 53}, headers=world.key("acme", "read"))
     assert problem(bad) == (422, "validation_failed")
+
+
+def test_prometheus_tells_where_the_batch_jobs_stand(api: httpx.Client) -> None:
+    body = api.get("/metrics").text
+    assert "viewmeter_batch_due_hours 1.0" in body
+    assert "viewmeter_batch_stale_hours 2.0" in body
+    assert "viewmeter_batch_failing 0.0" in body
+    assert f"viewmeter_batch_open_seconds {(NOW - LAST_HOUR) / 1000}" in body
