@@ -64,10 +64,10 @@ class EmbeddedSubject:
         if question.at_ms is not None and question.at_ms % SAMPLE_MS:
             raise UnseenError
         visible = Visible(question.tenant_id)
+        if question.metric == "unique_viewers_exact":  # open hours have the sketch alone, and one this small is exact
+            return self._metric(question, "unique_viewers", visible)
         if question.metric in METRICS and question.at_ms is None:
             return self._metric(question, question.metric, visible)
-        if question.metric == "unique_viewers_exact":  # a sketch this small is exact
-            return self._metric(question, "unique_viewers", visible)
         return self._measure(question, visible)
 
     def _metric(self, question: Question, metric: str, visible: Visible) -> float | None:
