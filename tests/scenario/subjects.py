@@ -33,6 +33,8 @@ FIRST_MS, LAST_MS = START_MS - 4 * DAY_MS, START_MS + 4 * DAY_MS
 class EmbeddedSubject:
     """Appends beacons to a log; answers by the query API's own parser, planner and merge."""
 
+    HOURS_STAY_OPEN = True
+
     def __init__(self, folder: Path) -> None:
         self.now_ms = START_MS
         self.writer = EmbeddedLogWriter(folder / "log", 0, lambda: self.now_ms)
@@ -86,12 +88,16 @@ class EmbeddedSubject:
         raw |= {n: v for n in ("channel_id", "video_id") if (v := getattr(question, n)) is not None}
         query = parse_query(raw, now_ms=self.now_ms)
         try:
-            row = self.analytics.query(query, visible, self.now_ms, self.now_ms).rows[0]
+            found = self.analytics.query(query, visible, self.now_ms, self.now_ms)
         except QueryProblem as problem:
             if problem.code == "not_covered":  # mixed filters need the batch layer's `cross` rollup
                 raise UnseenError from problem
             raise
-        value = row[metric]
+        if (
+            self.HOURS_STAY_OPEN and found.meta["closed_until"] is not None
+        ):  # mixed filters are known of closed hours alone
+            raise UnseenError
+        value = found.rows[0][metric]
         return value if value is None else float(value)
 
     def _measure(self, question: Question, visible: Visible) -> float:
@@ -124,6 +130,7 @@ class EmbeddedSubject:
 class BatchSubject(EmbeddedSubject):
     """The same, but every hour that was touched is over, archived, computed by the batch jobs and closed."""
 
+    HOURS_STAY_OPEN = False
     START_MS = START_MS + 59 * MINUTE_MS
     """Scenarios begin a minute before the hour is over, so that most views cross into the next one."""
 
