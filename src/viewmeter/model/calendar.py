@@ -13,10 +13,11 @@ from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Final, Literal
 from zoneinfo import ZoneInfo
 
-from viewmeter.model.time import HOUR_MS, MINUTE_MS, Interval, from_ms, to_ms
+from viewmeter.model.time import DAY_MS, HOUR_MS, MINUTE_MS, Interval, from_ms, to_ms
 
 Period = Literal["day", "week", "month"]
 
+_EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
 _HALF_MS: Final = 30 * MINUTE_MS
 _QUARTER_MS: Final = 15 * MINUTE_MS
 _LOOKED_AT: Final = range(1973, 2038)  # zones by the second ended before, and rules are known until then
@@ -30,6 +31,8 @@ def zone_of(name: str) -> tzinfo:
 
 def start_of_day(day: date, zone: tzinfo) -> int:
     """Return the first instant of a local day, which is not midnight where clocks jump over it."""
+    if zone is UTC:
+        return (day.toordinal() - _EPOCH_DAY) * DAY_MS
     midnight = datetime(day.year, day.month, day.day, tzinfo=zone)
     before, after = sorted((to_ms(midnight), to_ms(midnight.replace(fold=1))))
     first = to_ms(midnight)

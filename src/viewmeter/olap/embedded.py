@@ -32,7 +32,15 @@ from viewmeter.olap.embedded_batch import LOADED, Batch
 from viewmeter.olap.embedded_checks import checked_speed, hours_of
 from viewmeter.olap.embedded_compaction import compact, count_rows
 from viewmeter.olap.embedded_copy import copy_to
-from viewmeter.olap.embedded_database import Readers, StoreLockedError, first, open_file, sync_names, transaction
+from viewmeter.olap.embedded_database import (
+    Limits,
+    Readers,
+    StoreLockedError,
+    first,
+    open_file,
+    sync_names,
+    transaction,
+)
 from viewmeter.olap.embedded_migration import StoreVersionError, prepare
 from viewmeter.olap.embedded_settings import DuckDBSettings
 from viewmeter.olap.embedded_snapshot import CoverageCache, DuckDBSnapshot
@@ -72,7 +80,7 @@ class DuckDBStore:
         self._compactor = self._db.cursor()
         self._readers = Readers(self._db, self._settings)
         self._batch = Batch(self._db.cursor(), self._settings, self._note_range)
-        self._coverages = CoverageCache()
+        self._coverages, self._limits = CoverageCache(), Limits()
         self._last = self._read_last()
         self._changes = _Changes()
 
@@ -216,7 +224,7 @@ class DuckDBStore:
     def snapshot(self) -> Iterator[Snapshot]:
         """Open one state. Raises TimeoutError when all readers are busy for too long."""
         with self._readers.one() as con, transaction(con):
-            yield DuckDBSnapshot(con, self._settings, self._coverages)
+            yield DuckDBSnapshot(con, self._settings, self._coverages, self._limits)
 
     def scan(self, question: Scan) -> pa.Table:
         """Return merged measures: a snapshot of one scan."""
@@ -276,6 +284,7 @@ class DuckDBStore:
         with self._compacting, self._writing:
             self._batch.close()
             self._readers.close()
+            self._limits.close()
             self._compactor.close()
             self._db.close()
 

@@ -58,12 +58,12 @@ class Batch:
         people_rows = checked_viewers(viewers, interval)
         with self._changing() as con:
             self._refuse(con, interval)
-            self._put(con, interval, tables, people_rows)
             con.execute("DELETE FROM closed_hours WHERE hour_ms = ?", [hour_ms])
             con.execute(
                 "INSERT INTO closed_hours VALUES (?, ?, ?, ?, FALSE)",
                 [hour_ms, run.archive_version, run.seen_commit, run.at_ms],
             )
+            self._put(con, interval, tables, people_rows)
             con.execute("DELETE FROM stale_marks WHERE hour_ms = ?", [hour_ms])
             _mark(con, run.marks)
         self._changed(interval)
@@ -76,10 +76,10 @@ class Batch:
         with self._changing() as con:
             if there := closed_hours(con, interval):
                 raise ValueError(f"hour {there[0].hour_ms} is closed already: history goes where nothing is yet")
-            self._put(con, interval, tables, people_rows)
             con.execute(
                 "INSERT INTO closed_hours SELECT unnest(range(?, ?, ?)), 0, 0, ?, TRUE", [*interval, HOUR_MS, at_ms]
             )
+            self._put(con, interval, tables, people_rows)
         self._changed(interval)
 
     def _refuse(self, con: Connection, interval: Interval) -> None:
@@ -98,6 +98,7 @@ class Batch:
                 )
 
     def _put(self, con: Connection, interval: Interval, tables: Mapping[str, pa.Table], viewers: pa.Table) -> None:
+        """Replace the rows of hours that are among the closed ones by now, and what was built from them."""
         inside = f"time_ms >= {interval.start_ms} AND time_ms < {interval.end_ms}"
         step = calendar.step_sql(con)
         keeps_minutes = interval.end_ms > expiry.reach(con, "minute")

@@ -12,6 +12,7 @@ import queue
 import re
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,18 +118,54 @@ def transaction(con: Connection) -> Iterator[None]:
         raise StoreBrokenError(f"the store must be opened again: {error}") from error
 
 
-@contextmanager
-def limited(con: Connection, seconds: float) -> Iterator[None]:
-    """Stop a scan that takes longer. Raises TimeoutError."""
-    timer = threading.Timer(seconds, con.interrupt)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    except duckdb.InterruptException as error:
-        raise TimeoutError(f"the scan took more than {seconds:g} s: narrow its range or its filters") from error
-    finally:
-        timer.cancel()
+class Limits:
+    """Stops what takes too long: one thread for all, since a timer each costs as much as a small scan."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._running: dict[int, tuple[float, Connection]] = {}
+        self._next = 0
+        self._closed = False
+        self._thread = threading.Thread(target=self._watch, name="store-limits", daemon=True)
+        self._thread.start()
+
+    @contextmanager
+    def limited(self, con: Connection, seconds: float) -> Iterator[None]:
+        """Stop what runs on the connection after so long. Raises TimeoutError."""
+        until = time.monotonic() + seconds
+        with self._changed:
+            number = self._next
+            self._next += 1
+            earliest = min((at for at, _ in self._running.values()), default=None)
+            self._running[number] = (until, con)
+            if earliest is None or until < earliest:
+                self._changed.notify()
+        try:
+            yield
+        except duckdb.InterruptException as error:
+            raise TimeoutError(f"the scan took more than {seconds:g} s: narrow its range or its filters") from error
+        finally:
+            with self._changed:
+                self._running.pop(number, None)
+
+    def close(self) -> None:
+        """End the thread."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        with self._changed:
+            while not self._closed:
+                now = time.monotonic()
+                for number, (until, con) in [*self._running.items()]:
+                    if until <= now:
+                        # Under the lock: whoever is done takes itself out first, so no later scan is hit.
+                        con.interrupt()
+                        del self._running[number]
+                earliest = min((until for until, _ in self._running.values()), default=None)
+                self._changed.wait(None if earliest is None else max(0.0, earliest - now))
 
 
 def first(result: Connection) -> Any:

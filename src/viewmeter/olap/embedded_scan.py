@@ -34,7 +34,8 @@ def run(con: duckdb.DuckDBPyConnection, question: Scan, row_limit: int) -> Fetch
     measures = sql.measures_of(question)
     sketched = [m for m in measures if m.kind in (Kind.HLL, Kind.KLL)]
     summed = [m for m in measures if m not in sketched]
-    sums = _fetch(con, sql.scan_sums(question, summed, row_limit), row_limit)
+    fetch = _fetch if question.dimensions else _fetch_few
+    sums = fetch(con, sql.scan_sums(question, summed, row_limit), row_limit)
     lists = {m.name: _fetch(con, sql.scan_lists(question, m, row_limit), row_limit) for m in sketched}
     sketches = {}
     for measure in sketched:
@@ -42,6 +43,19 @@ def run(con: duckdb.DuckDBPyConnection, question: Scan, row_limit: int) -> Fetch
         if asked is not None:
             sketches[measure.name] = _fetch(con, asked, row_limit)
     return Fetched(sums, lists, sketches)
+
+
+def _fetch_few(con: duckdb.DuckDBPyConnection, statement: sql.Sql, row_limit: int) -> pa.Table:
+    """Fetch whole numbers by column. A relation, which gives Arrow without a copy, is bound twice: 0.7 ms."""
+    text, parameters = statement
+    try:
+        columns = con.execute(text, parameters).fetchnumpy()
+    except duckdb.OutOfMemoryException as error:
+        raise ScanTooLargeError(row_limit) from error
+    table = pa.table({name: pa.array(values) for name, values in columns.items()})
+    if table.num_rows > row_limit:
+        raise ScanTooLargeError(row_limit)
+    return table
 
 
 def _fetch(con: duckdb.DuckDBPyConnection, statement: sql.Sql, row_limit: int) -> pa.Table:
@@ -83,7 +97,10 @@ def _merged(measure: Measure, made: pa.Table, sketches: pa.Table, keys: list[str
     """Merge the sketches of coarse rows with the one made of single values, group by group."""
     more = sketch_column(measure)
     coarse = pa.array([merge_kll(several) for several in sketches[more].to_pylist()], pa.binary())
-    both = made.join(sketches.select(keys).append_column(more, coarse), keys, join_type="full outer")
+    merged_ones = sketches.select(keys).append_column(more, coarse)
+    if not made.num_rows:
+        return merged_ones.rename_columns([*keys, measure.name])
+    both = made.join(merged_ones, keys, join_type="full outer")
     pairs = zip(both[measure.name].to_pylist(), both[more].to_pylist(), strict=True)
     merged = [merge_kll([a, b]) if a and b else a or b for a, b in pairs]
     kept: pa.Table = both.select(keys).append_column(measure.name, pa.array(merged, pa.binary()))
@@ -92,5 +109,13 @@ def _merged(measure: Measure, made: pa.Table, sketches: pa.Table, keys: list[str
 
 def _beside(left: pa.Table, right: pa.Table, keys: list[str]) -> pa.Table:
     """Join by group. Every group of a sketch has rows, so it is among the sums; not the other way round."""
+    if keys == ["bucket"]:  # a join of some buckets costs a millisecond before it starts
+        place = {bucket: row for row, bucket in enumerate(right["bucket"].to_pylist())}
+        rows = pa.array([place.get(bucket) for bucket in left["bucket"].to_pylist()], pa.int32())
+        others = [name for name in right.column_names if name != "bucket"]
+        beside: pa.Table = left
+        for name in others:
+            beside = beside.append_column(name, right[name].take(rows))
+        return beside
     joined: pa.Table = left.join(right, keys, join_type="left outer")
     return joined

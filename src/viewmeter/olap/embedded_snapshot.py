@@ -8,8 +8,9 @@ version is new.
 from __future__ import annotations
 
 import threading
+from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -20,7 +21,7 @@ from viewmeter.model.time import HOUR_MS, Interval
 from viewmeter.olap import embedded_sql as sql
 from viewmeter.olap import embedded_viewers as people
 from viewmeter.olap import embedded_zones as calendar
-from viewmeter.olap.embedded_database import Connection, first, limited
+from viewmeter.olap.embedded_database import Connection, Limits, first
 from viewmeter.olap.embedded_expiry import reach
 from viewmeter.olap.embedded_scan import assemble, run
 from viewmeter.olap.embedded_settings import DuckDBSettings
@@ -55,41 +56,19 @@ class CoverageCache:
 class DuckDBSnapshot:
     """`Snapshot` on a connection whose transaction is open."""
 
-    def __init__(self, con: Connection, settings: DuckDBSettings, coverages: CoverageCache) -> None:
-        self._con, self._settings, self._coverages = con, settings, coverages
+    def __init__(self, con: Connection, settings: DuckDBSettings, coverages: CoverageCache, limits: Limits) -> None:
+        self._con, self._settings, self._coverages, self._limits = con, settings, coverages, limits
 
     def coverage(self, zone: str, tenant_id: str | None = None) -> Coverage:
         """Return what is where."""
-        row = first(self._con.execute("SELECT version FROM batch_state"))
-        key = (int(row[0]) if row else 0, zone, tenant_id)
+        asked = "SELECT version, (SELECT list(DISTINCT hour_ms) FROM speed_hours) FROM batch_state"
+        version, hours = first(self._con.execute(asked))
+        key = (int(version), zone, tenant_id)
         found = self._coverages.get(key)
         if found is None:
             found = self._read_coverage(zone, tenant_id)
             self._coverages.put(key, found)
-        return self._without_open_hours(found, zone)
-
-    def _without_open_hours(self, found: Coverage, zone: str) -> Coverage:
-        """Leave out periods in which an hour got its first rows after they were built.
-
-        Until that hour is closed too, speed rows answer for it, and the hours of its day for the others. Asked of every
-        snapshot, since an append must not wait for the batch side: rows of the days that are built, so none as a rule.
-        """
-        if not found.days:
-            return found
-        hours = self._con.execute(
-            "SELECT DISTINCT hour_ms FROM speed_hours WHERE hour_ms >= ? AND hour_ms < ? "
-            "AND hour_ms NOT IN (SELECT hour_ms FROM closed_hours)",
-            [found.hour_from_ms, found.days[-1].end_ms],
-        ).fetchall()
-        if not hours:
-            return found
-        clock = zone_of(zone)
-
-        def left(kind: Period) -> tuple[Interval, ...]:
-            touched = {period_of(at, kind, clock) for (hour,) in hours for at in (hour, hour + HOUR_MS - 1)}
-            return without(found.built(kind), sorted(touched))
-
-        return replace(found, days=left("day"), weeks=left("week"), months=left("month"))
+        return _without_open_hours(found, zone, hours or ())
 
     def _read_coverage(self, zone: str, tenant_id: str | None) -> Coverage:
         con = self._con
@@ -118,24 +97,52 @@ class DuckDBSnapshot:
         when the scan itself takes too long.
         """
         sql.check_known(question)
-        with limited(self._con, self._settings.scan_timeout_s):
+        with self._limits.limited(self._con, self._settings.scan_timeout_s):
             fetched = run(self._con, question, self._settings.scan_rows_max)
         return assemble(question, fetched)
 
     def exact_viewers(self, question: Scan, zone: str = "UTC") -> pa.Table:
         """Count distinct viewers exactly."""
-        with limited(self._con, self._settings.scan_timeout_s):
+        with self._limits.limited(self._con, self._settings.scan_timeout_s):
             return self._bounded(people.exact_viewers(self._con, question, zone))
 
     def cohorts(self, question: Scan) -> pa.Table:
         """Return viewers by the week of their first play."""
-        with limited(self._con, self._settings.scan_timeout_s):
+        with self._limits.limited(self._con, self._settings.scan_timeout_s):
             return people.cohorts(self._con, question)
 
     def _bounded(self, table: pa.Table) -> pa.Table:
         if table.num_rows > self._settings.scan_rows_max:
             raise ScanTooLargeError(self._settings.scan_rows_max)
         return table
+
+
+def _without_open_hours(found: Coverage, zone: str, hours: Iterable[int]) -> Coverage:
+    """Leave out periods in which an hour got its first rows after they were built.
+
+    Until that hour is closed too, speed rows answer for it, and the hours of its day for the others. Asked of every
+    snapshot, since an append must not wait for the batch side: rows of the days that are built, so none as a rule.
+    `hours` are those with speed rows: closed ones leave that table after some hours, so they are few.
+    """
+    if not found.days:
+        return found
+    reach = Interval(found.hour_from_ms, found.days[-1].end_ms)
+    inside = [hour for hour in hours if reach.start_ms <= hour < reach.end_ms and not _held(found.closed_hours, hour)]
+    if not inside:
+        return found
+    clock = zone_of(zone)
+
+    def left(kind: Period) -> tuple[Interval, ...]:
+        touched = {period_of(at, kind, clock) for hour in inside for at in (hour, hour + HOUR_MS - 1)}
+        return without(found.built(kind), sorted(touched))
+
+    return replace(found, days=left("day"), weeks=left("week"), months=left("month"))
+
+
+def _held(intervals: Sequence[Interval], instant_ms: int) -> bool:
+    """Say whether one of ascending intervals holds the instant."""
+    at = bisect_right(intervals, instant_ms, key=lambda one: one.start_ms) - 1
+    return at >= 0 and instant_ms < intervals[at].end_ms
 
 
 def merged(intervals: Iterable[Interval]) -> tuple[Interval, ...]:

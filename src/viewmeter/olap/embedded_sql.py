@@ -7,6 +7,7 @@ put into the text, only names that the catalogue knows and whole numbers. Not do
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Final
 
@@ -25,6 +26,8 @@ from viewmeter.olap.protocol import Filter, Part, Scan, Table, Visible
 
 _LITERAL_VALUES_MAX: Final = 50
 """Up to here a list of values is an IN that prunes by zone maps; above it a semi-join."""
+_PLAIN_RUNS_MAX: Final = 4
+"""Up to here a tree of comparisons costs nothing to plan."""
 _TREE_RUNS_MAX: Final = 128
 """Up to here buckets are found by a tree of comparisons; above it by an ASOF join with the edges."""
 
@@ -38,6 +41,8 @@ Sql = tuple[str, Parameters]
 def scan_sums(question: Scan, measures: Sequence[Measure], row_limit: int) -> Sql:
     """Return the query for what SQL merges (gauges: one row a sample), grouped by bucket and dimensions."""
     by_sample = any(m.kind is Kind.GAUGE for m in measures)
+    if not question.dimensions and not by_sample and len(_runs(question.edges_ms)) > _PLAIN_RUNS_MAX:
+        return _sums_by_time(question, measures, row_limit)
     with_time = by_sample or any(m.kind is Kind.LAST for m in measures)
     source, parameters = _source(question, measures, with_time)
     sums = [merge(m) for m in measures]
@@ -46,6 +51,20 @@ def scan_sums(question: Scan, measures: Sequence[Measure], row_limit: int) -> Sq
         f"SELECT {', '.join([*head, *sums])}\nFROM ({source})\nGROUP BY {', '.join(head)}\nLIMIT {row_limit + 1}",
         parameters,
     )
+
+
+def _sums_by_time(question: Scan, measures: Sequence[Measure], row_limit: int) -> Sql:
+    """Return the query that merges by instant first and finds the buckets of those few rows.
+
+    To plan a tree of 32 comparisons (36 months) takes 3 ms, and to join every row with the edges 60 ns a row.
+    """
+    whole = replace(question, edges_ms=(question.edges_ms[0], question.edges_ms[-1]))
+    source, parameters = _source(whole, measures, with_time=True)
+    by_time = f"SELECT time_ms, {', '.join(merge(m) for m in measures)}\nFROM ({source})\nGROUP BY time_ms"
+    bucket, join, edges = _joined(question.edges_ms, "time_ms")
+    sums = ", ".join(["bucket", *(merge(m) for m in measures)])
+    rows = f"SELECT {bucket}::INTEGER AS bucket, r.* FROM ({by_time}) AS r{join}"
+    return f"SELECT {sums}\nFROM ({rows})\nGROUP BY bucket\nLIMIT {row_limit + 1}", [*parameters, *edges]
 
 
 def scan_lists(question: Scan, measure: Measure, row_limit: int) -> Sql:
@@ -191,6 +210,10 @@ def bucket_sql(edges_ms: Sequence[int], time: str = "time_ms") -> tuple[str, str
     runs = _runs(edges_ms)
     if len(runs) <= _TREE_RUNS_MAX:
         return _tree(runs, time), "", []
+    return _joined(edges_ms, time)
+
+
+def _joined(edges_ms: Sequence[int], time: str) -> tuple[str, str, Parameters]:
     join = " ASOF JOIN (SELECT unnest(?::BIGINT[]) AS edge_ms, unnest(?::INTEGER[]) AS number) AS e"
     starts = list(edges_ms[:-1])
     return "e.number", f"{join} ON r.{time} >= e.edge_ms", [starts, list(range(len(starts)))]

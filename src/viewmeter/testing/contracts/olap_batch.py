@@ -369,6 +369,17 @@ class TiersContract:
         assert answers[0] == answers[1] == answers[2]
         store.close()
 
+    def test_O8_a_week_that_was_built_takes_up_a_day_before_all_others(self, store: TimeSeriesStore) -> None:
+        put(store, DAY, [fact(DAY, plays=1)], only=("video",))
+        build_due(store, 5 * DAY)
+        put(store, 0, [fact(0, plays=10)], only=("video",))
+        build_due(store, 5 * DAY)
+        week = next(iter(periods(Interval(T0, T0 + 1), "week", zone_of("UTC"))))
+        with store.snapshot() as state:
+            edges = (week.start_ms - T0, week.end_ms - T0)
+            assert state.coverage("UTC").weeks == (week,)
+            assert ask(state, "plays", parts=part("week", *edges), edges=edges) == [{"bucket": 0, "plays": 11}]
+
     def test_O8_peaks_are_largest_and_last_over_any_tier(self, store: TimeSeriesStore) -> None:
         seen = {0: 5, 10_000: 9, HOUR: 4, 3 * HOUR: 7, DAY: 1}
         facts = [fact(at, concurrent_viewers=n, concurrent_views=n + 1) for at, n in seen.items()]
