@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from viewmeter import disk
 from viewmeter.archive.embedded_manifest import ArchivedFile
 from viewmeter.archive.protocol import ARCHIVE_SCHEMA, ArchiveDamagedError
 from viewmeter.model.events import WORD_COLUMNS
@@ -97,7 +98,7 @@ def write(root: Path, number: int, events: pa.Table, now_ms: int, group_rows: in
                     writer.write_table(part, row_group_size=group_rows)
             sink.flush()
             os.fsync(sink.fileno())
-        sync_folder(path.parent)
+        disk.sync(path.parent)
     except pa.ArrowException as error:
         path.unlink(missing_ok=True)
         raise OSError(f"cannot be written: {error}") from error
@@ -125,17 +126,8 @@ def make_folders(root: Path, wanted: Path) -> None:
     if wanted.is_dir():
         return
     wanted.mkdir(parents=True, exist_ok=True)
-    sync_folder(wanted.parent)
-    sync_folder(root)
-
-
-def sync_folder(path: Path) -> None:
-    """Make the names in a folder survive a power cut."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    disk.sync(wanted.parent)
+    disk.sync(root)
 
 
 def open_file(root: Path, file: ArchivedFile) -> pa.OSFile:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from viewmeter import disk
 from viewmeter.batch import carry
 from viewmeter.batch.hour import Counts, HourResult
 from viewmeter.batch.window import place_of
@@ -58,11 +59,11 @@ def put_result(result: HourResult, about: About, folder: Path) -> None:
     about = replace(about, handover=result.handover, counts=result.counts)
     (making / "about.json").write_text(json.dumps(asdict(about)))
     for file in making.iterdir():
-        _sync(file)
-    _sync(making)
+        disk.sync(file)
+    disk.sync(making)
     shutil.rmtree(folder, ignore_errors=True)
     making.rename(folder)
-    _sync(folder.parent)
+    disk.sync(folder.parent)
 
 
 def rows_of(folder: Path) -> tuple[Mapping[str, pa.Table], pa.Table]:
@@ -131,9 +132,9 @@ class Carries:
             file.unlink()
         if kept:
             (result / "about.json").write_text(json.dumps(asdict(about)))
-            _sync(result / "about.json")
+            disk.sync(result / "about.json")
         result.rename(folder)
-        _sync(self._folder)
+        disk.sync(self._folder)
         self._known[about.hour_ms] = (folder, about)
         if older:
             shutil.rmtree(older[0], ignore_errors=True)
@@ -181,11 +182,3 @@ def find_ended(files: list[Path], keys: Array) -> pa.Table:
 def _number(folder: Path) -> tuple[int, int]:
     hour, _, number = folder.name.rpartition("-")
     return int(hour), int(number)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

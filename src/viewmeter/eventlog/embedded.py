@@ -20,6 +20,7 @@ from typing import Final
 import pyarrow as pa
 import structlog
 
+from viewmeter import disk
 from viewmeter.eventlog import embedded_files as files
 from viewmeter.eventlog import embedded_rows as rows
 from viewmeter.eventlog.embedded_reader import EmbeddedLogReader
@@ -65,7 +66,7 @@ class EmbeddedLogWriter:
         self._hour = ""  # the latest one so far
         self._folder.mkdir(parents=True, exist_ok=True)
         for folder in (self._folder, root, root.parent):
-            files.sync_folder(folder)
+            disk.sync(folder)
         self._lock = self._take_lock()
         try:
             self._next = self._recover()
@@ -133,7 +134,7 @@ class EmbeddedLogWriter:
                 if mode != "wal":
                     raise OSError(f"{segment.path.name} cannot be switched to a write-ahead log")
                 connection.execute(files.BATCHES_TABLE)
-                files.sync_folder(self._folder)
+                disk.sync(self._folder)
             except BaseException:
                 connection.close()
                 raise

@@ -8,7 +8,6 @@ before it held anything has the same first offset and a number behind it (`…-0
 
 from __future__ import annotations
 
-import os
 import re
 import sqlite3
 from pathlib import Path
@@ -84,15 +83,6 @@ def remove_segment(path: Path) -> None:
     """Delete a file and what SQLite keeps beside it. The main file goes first: a log beside nothing is no data."""
     for suffix in ("", "-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def is_damage(error: sqlite3.Error) -> bool:

@@ -21,6 +21,7 @@ from typing import Any, Final
 import duckdb
 import structlog
 
+from viewmeter import disk
 from viewmeter.olap.embedded_settings import DuckDBSettings
 from viewmeter.olap.errors import StoreBrokenError
 
@@ -63,11 +64,7 @@ def open_file(path: Path, settings: DuckDBSettings) -> Connection:
 
 def sync_names(path: Path) -> None:
     """Make the names of the file and its log safe: DuckDB syncs contents, and makes its log anew now and then."""
-    handle = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    disk.sync(path.parent)
 
 
 def _connect(path: Path, config: Any) -> Connection:

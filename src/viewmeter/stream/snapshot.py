@@ -17,6 +17,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
+from viewmeter import disk
 from viewmeter.model.views import ViewStates
 from viewmeter.stream.core import Core
 from viewmeter.stream.groups import PARENTS, Groups
@@ -57,11 +58,11 @@ def save(core: Core, number: int, positions: Mapping[int, int], folder: Path) ->
     about["positions"] = {str(partition): offset for partition, offset in positions.items()}
     (making / "about.json").write_text(json.dumps(about))
     for file in making.iterdir():
-        _sync(file)
-    _sync(making)
+        disk.sync(file)
+    disk.sync(making)
     shutil.rmtree(path, ignore_errors=True)
     making.rename(path)
-    _sync(folder)
+    disk.sync(folder)
     for old in folder.glob(f"{_PREFIX}*"):
         if old != path:
             shutil.rmtree(old, ignore_errors=True)
@@ -148,11 +149,3 @@ def _write(path: Path, table: pa.Table) -> None:
 def _read(path: Path) -> pa.Table:
     with pa.OSFile(str(path), "rb") as source:
         return pa.ipc.open_file(source).read_all()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
