@@ -8,15 +8,15 @@ version is new.
 from __future__ import annotations
 
 import threading
-from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
 import pyarrow as pa
 
 from viewmeter.model.calendar import Period, hour_step_ms, period_of, zone_of
+from viewmeter.model.spans import Spans, merged, minus
 from viewmeter.model.time import HOUR_MS, Interval
 from viewmeter.olap import embedded_sql as sql
 from viewmeter.olap import embedded_viewers as people
@@ -75,7 +75,7 @@ class DuckDBSnapshot:
         hours = con.execute("SELECT hour_ms FROM closed_hours ORDER BY 1").fetchall()
         since = calendar.zone_since(con, zone, tenant_id)
         return Coverage(
-            closed_hours=merged(Interval(hour, hour + HOUR_MS) for (hour,) in hours),
+            closed_hours=tuple(merged(Interval(hour, hour + HOUR_MS) for (hour,) in hours)),
             minute_from_ms=reach(con, "minute"),
             hour_from_ms=reach(con, "hour"),
             days=self._built("day", zone, since),
@@ -88,7 +88,7 @@ class DuckDBSnapshot:
     def _built(self, kind: Period, zone: str, since: int | None) -> tuple[Interval, ...]:
         if since is None:
             return ()
-        return merged(p for p in calendar.built(self._con, kind, zone) if p.start_ms >= since)
+        return tuple(merged(p for p in calendar.built(self._con, kind, zone) if p.start_ms >= since))
 
     def scan(self, question: Scan) -> pa.Table:
         """Return merged measures as the protocol says; dimensions are strings, `is_bot` too.
@@ -127,43 +127,14 @@ def _without_open_hours(found: Coverage, zone: str, hours: Iterable[int]) -> Cov
     if not found.days:
         return found
     reach = Interval(found.hour_from_ms, found.days[-1].end_ms)
-    inside = [hour for hour in hours if reach.start_ms <= hour < reach.end_ms and not _held(found.closed_hours, hour)]
+    closed = Spans(found.closed_hours)
+    inside = [hour for hour in hours if reach.start_ms <= hour < reach.end_ms and not closed.holds(hour)]
     if not inside:
         return found
     clock = zone_of(zone)
 
     def left(kind: Period) -> tuple[Interval, ...]:
         touched = {period_of(at, kind, clock) for hour in inside for at in (hour, hour + HOUR_MS - 1)}
-        return without(found.built(kind), sorted(touched))
+        return tuple(minus(found.built(kind), sorted(touched)))
 
     return replace(found, days=left("day"), weeks=left("week"), months=left("month"))
-
-
-def _held(intervals: Sequence[Interval], instant_ms: int) -> bool:
-    """Say whether one of ascending intervals holds the instant."""
-    at = bisect_right(intervals, instant_ms, key=lambda one: one.start_ms) - 1
-    return at >= 0 and instant_ms < intervals[at].end_ms
-
-
-def merged(intervals: Iterable[Interval]) -> tuple[Interval, ...]:
-    """Join neighbours of ascending intervals."""
-    found: list[Interval] = []
-    for one in intervals:
-        if found and found[-1].end_ms == one.start_ms:
-            found[-1] = Interval(found[-1].start_ms, one.end_ms)
-        else:
-            found.append(one)
-    return tuple(found)
-
-
-def without(intervals: Iterable[Interval], gone: Iterable[Interval]) -> tuple[Interval, ...]:
-    """Return what is left of ascending intervals."""
-    left = [*intervals]
-    for start, end in gone:
-        left = [
-            Interval(*piece)
-            for one in left
-            for piece in ((one.start_ms, min(one.end_ms, start)), (max(one.start_ms, end), one.end_ms))
-            if piece[0] < piece[1]
-        ]
-    return tuple(left)

@@ -214,7 +214,7 @@ class Analytics:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Say in the API's words what the store refuses: too much to merge, or too long."""
+    """Say in the API's words what store and archive refuse: too much to merge, too long, not to be read."""
     try:
         yield
     except ScanTooLargeError as error:

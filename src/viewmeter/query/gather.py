@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from viewmeter.archive.protocol import ArchiveDamagedError, ArchiveUnavailableError
 from viewmeter.model.catalogue import METRICS, ROLLUPS
+from viewmeter.model.spans import minus
 from viewmeter.model.time import HOUR_MS, Interval, floor_to, rfc3339
 from viewmeter.olap.protocol import Filter, Part, Scan, Snapshot
 from viewmeter.query import gauges
-from viewmeter.query.parts import Ground, Kept, Settled, minus
+from viewmeter.query.parts import Ground, Kept, Settled
 from viewmeter.query.plan import Plan, Source
 from viewmeter.query.problems import QueryProblem
 from viewmeter.query.raw import RawEvents
@@ -134,7 +134,7 @@ class Gathering:
         found = [Found(self._scan(replace(question, parts=parts)))] if parts else []
         pieces = self._pieces(whole, edges)
         if pieces and self._raw is not None:
-            found.append(Found(_of_events(self._raw, question, pieces)))
+            found.append(Found(self._raw.scan(question, pieces)))
         return found or [Found(_empty(question))]
 
     def _scan(self, question: Scan) -> pa.Table:
@@ -217,13 +217,6 @@ class Gathering:
         whole = Interval(self.settled.edges[0], self.settled.edges[-1])
         left_open = self.ground.open_within(whole)
         return left_open[0].start_ms if left_open else None
-
-
-def _of_events(raw: RawEvents, question: Scan, pieces: Sequence[Interval]) -> pa.Table:
-    try:
-        return raw.scan(question, pieces)
-    except (ArchiveDamagedError, ArchiveUnavailableError) as error:
-        raise QueryProblem("not_ready", 503, f"raw events cannot be read now: {error}") from error
 
 
 def _ground(planned: Plan, snapshot: Snapshot, zone: str) -> Ground:

@@ -11,7 +11,7 @@ no clock.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -19,6 +19,7 @@ from typing import Final
 
 from viewmeter.model.calendar import Period, period_of, periods, zone_of
 from viewmeter.model.catalogue import Rollup, Tier
+from viewmeter.model.spans import Spans, merged, minus
 from viewmeter.model.time import HOUR_MS, Interval, floor_to, from_ms, rfc3339, to_ms
 from viewmeter.olap.protocol import Coverage, Part
 from viewmeter.query.problems import QueryProblem
@@ -59,7 +60,7 @@ class Ground:
 
     def __init__(self, coverage: Coverage, zone: str) -> None:
         self._coverage, self.zone = coverage, zone
-        self._closed, self._days = _Spans(coverage.closed_hours), _Spans(coverage.days)
+        self._closed, self._days = Spans(coverage.closed_hours), Spans(coverage.days)
         self._hours_from_ms = _next_day(coverage.hour_from_ms, zone)
         self._viewers_from_ms = _next_day(coverage.viewers_from_ms, zone)
 
@@ -194,7 +195,7 @@ class Ground:
         return self._closed.within(interval)
 
     def _periods(self, kind: Period, edges: Edges, left: Sequence[Interval]) -> list[Interval]:
-        built = _Spans(self._coverage.built(kind))
+        built = Spans(self._coverage.built(kind))
         usable = (
             one
             for gap in left
@@ -219,53 +220,6 @@ class Ground:
 
 
 # --- intervals -------------------------------------------------------------------------------------------------
-
-
-class _Spans:
-    """Disjoint ascending intervals that can be looked up."""
-
-    def __init__(self, spans: Sequence[Interval]) -> None:
-        self._spans = spans
-        self._starts = [span.start_ms for span in spans]
-
-    def holds(self, instant_ms: int) -> bool:
-        at = bisect_right(self._starts, instant_ms) - 1
-        return at >= 0 and instant_ms < self._spans[at].end_ms
-
-    def within(self, interval: Interval) -> list[Interval]:
-        first = max(0, bisect_right(self._starts, interval.start_ms) - 1)
-        last = bisect_left(self._starts, interval.end_ms)
-        cut = (
-            Interval(max(s.start_ms, interval.start_ms), min(s.end_ms, interval.end_ms))
-            for s in self._spans[first:last]
-        )
-        return [span for span in cut if span.start_ms < span.end_ms]
-
-
-def merged(spans: Iterable[Interval]) -> list[Interval]:
-    """Return ascending intervals with those put together that touch."""
-    out: list[Interval] = []
-    for span in spans:
-        if out and span.start_ms <= out[-1].end_ms:
-            out[-1] = Interval(out[-1].start_ms, max(out[-1].end_ms, span.end_ms))
-        else:
-            out.append(Interval(*span))
-    return out
-
-
-def minus(spans: Sequence[Interval], taken: Sequence[Interval]) -> list[Interval]:
-    """Return what is left of ascending intervals without others, ascending too."""
-    out: list[Interval] = []
-    lookup = _Spans(taken)
-    for start, end in spans:
-        at = start
-        for gone in lookup.within(Interval(start, end)):
-            if at < gone.start_ms:
-                out.append(Interval(at, gone.start_ms))
-            at = gone.end_ms
-        if at < end:
-            out.append(Interval(at, end))
-    return out
 
 
 def _from(span: Interval, start_ms: int) -> Interval:
