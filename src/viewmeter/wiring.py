@@ -126,13 +126,7 @@ class EmbeddedEngine:
 
 def reporting_zones(metadata: Metadata) -> dict[str, str]:
     """Return the zone in which each tenant reports."""
-    zones: dict[str, str] = {}
-    cursor: str | None = None
-    while True:
-        page, cursor = metadata.list_tenants(1_000, cursor)
-        zones |= {tenant.id: tenant.time_zone for tenant in page}
-        if cursor is None:
-            return zones
+    return {tenant.id: tenant.time_zone for tenant in metadata.all_tenants()}
 
 
 def _end_this_process(_problem: BaseException) -> None:

@@ -220,14 +220,7 @@ def _sink(to: Path | None) -> Iterator[IO[bytes]]:
 
 
 def _tenants(metadata: Metadata) -> dict[str, Tenant]:
-    found: dict[str, Tenant] = {}
-    cursor: str | None = None
-    while len(found) < MAX_TENANTS:
-        page, cursor = metadata.list_tenants(1_000, cursor)
-        found |= {tenant.id: tenant for tenant in page}
-        if cursor is None:
-            break
-    return found
+    return {tenant.id: tenant for tenant in metadata.all_tenants(MAX_TENANTS)}
 
 
 def _tenant(known: dict[str, Tenant], name: str) -> Tenant:

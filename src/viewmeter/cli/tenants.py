@@ -12,7 +12,7 @@ from viewmeter.cli import folder
 from viewmeter.cli.access import Flag
 from viewmeter.cli.output import CommandError, result, table
 from viewmeter.metadata.keys import Tenant
-from viewmeter.metadata.store import Metadata, MetadataError, slug
+from viewmeter.metadata.store import MetadataError, slug
 
 
 def list_tenants(*, data: Path = folder.DEFAULT_DATA, config: Path | None = None, json: Flag = False) -> None:
@@ -28,7 +28,7 @@ def list_tenants(*, data: Path = folder.DEFAULT_DATA, config: Path | None = None
         Print JSON alone.
     """
     with folder.open_metadata(data, folder.settings(data, config)) as metadata:
-        tenants = _all(metadata)
+        tenants = metadata.all_tenants()
     answer = [_described(tenant) for tenant in tenants]
     rows = [(tenant.id, tenant.name, tenant.time_zone) for tenant in tenants]
     result({"tenants": answer}, table(("ID", "NAME", "ZONE"), rows), json)
@@ -70,13 +70,3 @@ def set_tenant(
 
 def _described(tenant: Tenant) -> dict[str, object]:
     return {"id": tenant.id, "name": tenant.name, "time_zone": tenant.time_zone}
-
-
-def _all(metadata: Metadata) -> list[Tenant]:
-    tenants: list[Tenant] = []
-    cursor: str | None = None
-    while True:
-        page, cursor = metadata.list_tenants(limit=1000, cursor=cursor)
-        tenants += page
-        if cursor is None:
-            return tenants

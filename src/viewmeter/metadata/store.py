@@ -137,6 +137,16 @@ class Metadata:
             found = [_tenant(row) for row in c.execute(question)]
         return found[:limit], found[limit - 1].id if len(found) > limit else None
 
+    def all_tenants(self, enough: int | None = None) -> list[Tenant]:
+        """Return every tenant by id; where `enough` is given, no further page is read once there are that many."""
+        found: list[Tenant] = []
+        cursor: str | None = None
+        while True:
+            page, cursor = self.list_tenants(1_000, cursor)
+            found += page
+            if cursor is None or (enough is not None and len(found) >= enough):
+                return found
+
     def set_time_zone(self, tenant_id: str, time_zone: str) -> Tenant:
         """Change the zone whose days a tenant reports by. Raises `MetadataError`."""
         _check_zone(time_zone)
