@@ -6,12 +6,11 @@ stands on what is there is never named, so that looking twice finds nothing the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from viewmeter.batch.files import About
 from viewmeter.model.time import HOUR_MS
-from viewmeter.olap.protocol import ClosedHour
 
 
 @dataclass(frozen=True)
@@ -26,18 +25,19 @@ def due_hours(
     *,
     before_ms: int,
     archived: Mapping[int, int],
-    closed: Mapping[int, ClosedHour],
+    closed: Container[int],
     stale: Iterable[int],
     with_rows: Iterable[int],
     carries: Mapping[int, About],
 ) -> Due:
     """Return the hours that begin before `before_ms` and have to run.
 
-    archived: hour -> version of its events. with_rows: open hours to which the speed layer appended. An hour follows
-    one that left views open, although it has no events: they end there.
+    archived: hour -> version of its events. closed: those of them that are. stale: closed hours. with_rows: open hours
+    to which the speed layer appended. An hour follows one that left views open, although it has no events: they end
+    there.
     """
     first: set[int] = set()
-    again: set[int] = {hour for hour in stale if hour in closed}
+    again: set[int] = {*stale}
     for hour, version in archived.items():
         done = carries.get(hour)
         if done is not None and (done.kept or hour in closed):
@@ -45,7 +45,7 @@ def due_hours(
                 again.add(hour)
         else:  # never ran, or what it hands to the next hour is missing
             first.add(hour)
-    first |= {hour for hour in with_rows if hour not in closed}
+    first |= {*with_rows}
     for hour, done in carries.items():
         following = hour + HOUR_MS
         if done.counts.open_views and following not in carries:

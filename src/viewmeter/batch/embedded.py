@@ -30,7 +30,7 @@ from viewmeter.olap.protocol import HourDroppedError, HourKeptError, HourRun, Jo
 
 __all__ = ["BatchSettings", "EmbeddedBatch"]
 
-_EVER: Final = Interval(0, 1 << 53)
+_LATEST_MS: Final = 1 << 53
 _JOB_OF: Final[dict[Period, str]] = {"day": "daily", "week": "weekly", "month": "monthly"}
 _PROBLEMS: Final = (BatchFailedError, ArchiveDamagedError, ArchiveUnavailableError, OSError, TimeoutError)
 
@@ -115,26 +115,32 @@ class EmbeddedBatch:
             now = self._clock()
             self._store.set_zones(self._zones(), now)
             closed_until = floor_to(now - self._settings.close_after_s * SECOND_MS, HOUR_MS)
-            refused: set[int] = set()
-            while not self._stopping:
-                due = self._due(closed_until)
-                waiting = [h for h in (*due.first, *due.again) if h not in refused]
-                self._tell(due, closed_until, len(refused))
-                ready = sorted(h for h in waiting if h not in due.again or self._cooled(h))
-                if not ready:
-                    break
-                if not self._try(ready[0]):
-                    refused.add(ready[0])
-                    break  # the hours after it stand on it
-            if not refused:
+            if self._run_due(closed_until):
                 self._build(closed_until)
             self._keep_house(now)
 
+    def _run_due(self, before_ms: int) -> bool:
+        """Run what is due, oldest first; return False where an hour failed: those after it stand on it."""
+        while not self._stopping:
+            due = self._due(before_ms)
+            self._tell(due, before_ms)
+            ready = [*due.first, *(hour for hour in due.again if self._cooled(hour))]
+            if not ready:
+                break
+            try:
+                self._hour_or_failed(min(ready))
+            except BatchFailedError:
+                return False
+        return True
+
     def _due(self, before_ms: int) -> Due:
+        archived = self._archive.hours()
+        # Years of closed hours have no raw events any more.
+        reach = Interval(min(archived, default=_LATEST_MS), _LATEST_MS)
         return due_hours(
             before_ms=before_ms,
-            archived=self._archive.hours(),
-            closed={hour.hour_ms: hour for hour in self._store.closed(_EVER)},
+            archived=archived,
+            closed={hour.hour_ms for hour in self._store.closed(reach)} if archived else frozenset(),
             stale=self._store.stale_hours(),
             with_rows=self._store.hours_with_rows(),
             carries=self._carries.hours(),
@@ -142,14 +148,6 @@ class EmbeddedBatch:
 
     def _cooled(self, hour_ms: int) -> bool:
         return self._clock() - self._ran_at.get(hour_ms, 0) >= self._settings.rerun_after_s * SECOND_MS
-
-    def _try(self, hour_ms: int) -> bool:
-        try:
-            self._hour(hour_ms)
-        except _PROBLEMS as problem:
-            self._note_failure(hour_ms, problem)
-            return False
-        return True
 
     def _hour(self, hour_ms: int) -> JobRun:
         """Compute an hour and close it. The hours before it have run."""
@@ -191,10 +189,8 @@ class EmbeddedBatch:
         refusal = ""
         try:
             self._store.put_hour(hour_ms, rows, viewers, run)
-        except (
-            HourKeptError,
-            HourDroppedError,
-        ) as refused:  # its rows stay; the next hour needs the carry all the same
+        except (HourKeptError, HourDroppedError) as refused:
+            # Its rows stay; the next hour needs the carry all the same.
             refusal = str(refused)
             log.warning("an hour keeps the rows that it has", hour=rfc3339(hour_ms), reason=refusal)
         written = sum(table.num_rows for table in rows.values())
@@ -252,13 +248,11 @@ class EmbeddedBatch:
         if dropped:
             log.info("old rows dropped", **dropped)
 
-    def _tell(self, due: Due, closed_until: int, refused: int) -> None:
-        waiting = [*due.first, *due.again]
-        until = min(waiting, default=closed_until)
+    def _tell(self, due: Due, closed_until: int) -> None:
+        until = min((*due.first, *due.again), default=closed_until)
         self._figures = replace(
-            self._figures, closed_until_ms=until, due=len(due.first), stale=len(due.again),
-            problem=self._figures.problem if refused else None,
-        )  # fmt: skip
+            self._figures, closed_until_ms=until, due=len(due.first), stale=len(due.again), problem=None
+        )
 
     # On demand
 
@@ -290,7 +284,7 @@ class EmbeddedBatch:
             self._archive.flush()
             self._store.set_zones(self._zones(), began)
             rows = 0
-            for hour in (*self._before(interval.end_ms),):
+            for hour in self._before(interval.end_ms):
                 rows += self._hour_or_failed(hour).rows
             self._build(interval.end_ms)
             ended = self._clock()
@@ -342,9 +336,8 @@ class EmbeddedBatch:
         """Return closed hours that changed, and hours that were imported: what `flush` waits for."""
         now = self._clock()
         due = self._due(floor_to(now, HOUR_MS))
-        live = {*self._store.hours_with_rows()}
-        imported = [hour for hour in due.first if hour not in live and hour in self._archive.hours()]
-        return sorted({*due.again, *imported})
+        imported = self._archive.hours().keys() - {*self._store.hours_with_rows()}
+        return sorted({*due.again, *(hour for hour in due.first if hour in imported)})
 
     # Telling
 
