@@ -245,7 +245,7 @@ class CollectorApp:
         if not taken.events:
             return _Accepted(None, 0, taken.rejected, received_at)
         self._tally.clock_corrected += taken.shift_ms != 0
-        hashes = self._hashes[(key.tenant.id, key.tenant.viewer_secret)]
+        hashes = self._hashes_of(key)
         sender = self._senders.find(address, user_agent, received_at, hints, anonymous)
         events = unfollowed(taken.events) if anonymous else taken.events
         beacon = Beacon(hashes, sender, received_at, taken.shift_ms, events)
@@ -255,7 +255,7 @@ class CollectorApp:
     def _accept_plain(self, admitted: Admitted, body: bytes, received_at: int) -> _Accepted | None:
         """Hand a body that is plain and wholly valid to the disk, undecoded. None: it is for the dialect to decode."""
         key = admitted.key
-        hashes = self._hashes[(key.tenant.id, key.tenant.viewer_secret)]
+        hashes = self._hashes_of(key)
         sender = self._senders.find(
             admitted.address, admitted.user_agent, received_at, admitted.hints, admitted.anonymous
         )

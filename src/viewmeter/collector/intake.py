@@ -50,6 +50,12 @@ def clock_shift(sent_at: str | None, received_at: int, tolerance_ms: int) -> int
     return shift if abs(shift) > tolerance_ms else 0
 
 
+def in_time(sent_at: str | None, received_at: int, settings: CollectorSettings) -> tuple[int, int, int]:
+    """Return the shift of each `ts`, and between which instants of the sender's clock it is in time."""
+    shift = clock_shift(sent_at, received_at, settings.skew_tolerance_ms)
+    return shift, received_at - settings.max_age_ms - shift, received_at + settings.max_ahead_ms - shift
+
+
 def posted(
     hashes: TenantHashes,
     sender: Sender,
@@ -59,9 +65,7 @@ def posted(
     settings: CollectorSettings,
 ) -> Post:
     """Return what is known of a POST before its body is read. `channels`: those of the key, None = all."""
-    shift = clock_shift(sent_at, received_at, settings.skew_tolerance_ms)
-    oldest = received_at - settings.max_age_ms - shift
-    newest = received_at + settings.max_ahead_ms - shift
+    shift, oldest, newest = in_time(sent_at, received_at, settings)
     return Post(hashes, sender, received_at, shift, oldest, newest, channels)
 
 
@@ -75,9 +79,7 @@ def take(
     """Check what is the same for every dialect. `channels`: those of the key, None = all of the tenant."""
     if not decoded.events:
         return Taken((), 0, decoded.rejected)
-    shift = clock_shift(sent_at, received_at, settings.skew_tolerance_ms)
-    oldest = received_at - settings.max_age_ms - shift
-    newest = received_at + settings.max_ahead_ms - shift
+    shift, oldest, newest = in_time(sent_at, received_at, settings)
     own = channels[0] if channels is not None and len(channels) == 1 else None
     fields = transposed(decoded.events)
     named = set(fields[CHANNEL])
@@ -87,8 +89,8 @@ def take(
         fields = transposed(decoded.events)
         named = set(fields[CHANNEL])
     # Half a ms of tolerance at both ends, since `ts` is rounded afterwards.
-    in_time = min(fields[TS]) >= oldest - 0.5 and max(fields[TS]) <= newest + 0.5
-    if in_time and None not in named and "" not in named and (channels is None or named.issubset(channels)):
+    timely = min(fields[TS]) >= oldest - 0.5 and max(fields[TS]) <= newest + 0.5
+    if timely and None not in named and "" not in named and (channels is None or named.issubset(channels)):
         return Taken(fields, shift, decoded.rejected)
     return _one_by_one(decoded, channels, shift, oldest, newest, settings)
 
