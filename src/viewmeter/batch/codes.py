@@ -57,13 +57,8 @@ class Coded:
 
 def combined(columns: list[Coded]) -> tuple[Array, Array]:
     """Return a row of each distinct combination, and which combination each row has; ascending by the words."""
-    key, span = np.zeros(len(columns[0].codes), np.int64), 1
-    for column in columns:
-        size = max(1, len(column.words))
-        if span * size > 1 << 62:
-            _, key = np.unique(key, return_inverse=True)
-            span = len(key)
-        key, span = key * size + column.codes, span * size
+    coded = ((column.codes, max(1, len(column.words))) for column in columns)
+    key, span = seg.one_key(coded, len(columns[0].codes))
     if span <= 4 * len(key) + 4096:  # dense enough to count in place instead of sorting
         first = np.full(span, -1, np.int64)
         first[key[::-1]] = np.arange(len(key) - 1, -1, -1)

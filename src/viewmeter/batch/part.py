@@ -53,6 +53,19 @@ class Part:
     pushed: int
     fills_received_at: int
 
+    @property
+    def cdn_words(self) -> pa.Array:
+        """The words of the cdn codes plus 1: unknown comes first."""
+        return pa.concat_arrays([pa.array([UNKNOWN]), self.cdns.cast(pa.string())])
+
+    def watched(self) -> tuple[Array, Array]:
+        """Return (rows of the increments, ms): how long each measured view that ended had played.
+
+        Measured views are counted once, from the ends: their rows come in the order of the ends.
+        """
+        rows, _ = self.increments.amounts.get("measured_views", (np.zeros(0, np.int64), None))
+        return rows, self.ended.played_ms[self.ended.measured].astype(np.float64)
+
 
 def compute(
     hour_ms: int, events: pa.Table, carried: pa.Table, find_ended: FindEnded, *, until_ms: int | None = None

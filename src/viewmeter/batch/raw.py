@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,11 +30,16 @@ from viewmeter.batch.codes import Coded, combined
 from viewmeter.batch.settings import BatchSettings
 from viewmeter.batch.window import COLUMNS, window_of
 from viewmeter.model.catalogue import Kind
-from viewmeter.model.catalogue.measures import ADDITIVE, BITRATE_BUCKETS, MEASURES, SKETCHES, VIEW_ENDS
-from viewmeter.model.catalogue.measures import bitrate_bucket_codes as bucket_codes
-from viewmeter.model.events import UNKNOWN
+from viewmeter.model.catalogue.measures import (
+    ADDITIVE,
+    BITRATE_WORDS,
+    MEASURES,
+    SKETCHES,
+    VIEW_ENDS,
+    bitrate_bucket_codes,
+)
 from viewmeter.model.increments import SAMPLE_MS
-from viewmeter.model.sketches import hll_from_coupons, kll_from_values
+from viewmeter.model.sketches import of_lists
 from viewmeter.model.summing import Amounts, Sketched, sum_by, used_rows
 from viewmeter.model.time import HOUR_MS, Interval, floor_to
 from viewmeter.olap.errors import ScanTooLargeError
@@ -271,12 +275,9 @@ class _Asked:
         wanted = {name: at for name, at in amounts.items() if name in question.measures}
         summed = sum_by(bucket.astype(np.int64) * SAMPLE_MS, group, wanted)  # buckets instead of times
         sketched = Sketched.of(amounts, done.views.viewer[inc.view[kept]])
-        none = np.zeros(0, np.int64)
-        # Measured views are counted once, from the ends: their rows come in the order of the ends.
-        measured = inc.amounts.get("measured_views", (none, none))[0]
-        played = done.ended.played_ms[done.ended.measured].astype(np.float64)
+        measured, watched_ms = done.watched()
         some = kept[measured]
-        sketched.entries["watch_kll"] = (place[measured[some]], played[some])
+        sketched.entries["watch_kll"] = (place[measured[some]], watched_ms[some])
         entries = {name: at for name, at in sketched.entries.items() if name in question.measures}
         keys = {name: column.take(first) for name, column in columns.items()}
         return sums.Rows(summed, Sketched(entries).at(summed.row_of), keys)
@@ -307,9 +308,9 @@ class _Asked:
 def _column(done: part.Part, name: str, view: Array, cdn: Array, bitrate: Array) -> Coded:
     """Return a dimension of increments."""
     if name == "cdn":
-        return Coded(cdn.astype(np.int64) + 1, pa.concat_arrays([pa.array([UNKNOWN]), done.cdns.cast(pa.string())]))
+        return Coded(cdn.astype(np.int64) + 1, done.cdn_words)
     if name == "bitrate_bucket":
-        return Coded(bucket_codes(bitrate), pa.array([UNKNOWN, *BITRATE_BUCKETS]))
+        return Coded(bitrate_bucket_codes(bitrate), pa.array(BITRATE_WORDS))
     return Coded.of(done.views.dimensions[name]).take(view)
 
 
@@ -334,17 +335,9 @@ def _table(question: Scan, rows: sums.Rows | None) -> pa.Table:
             none = np.zeros(count, np.int64)
             columns[measure.name] = none if rows is None else rows.summed.sums.get(measure.name, none)
         else:
-            columns[measure.name] = _sketches(lists.get(measure.name), count, measure.kind)
+            some = lists.get(measure.name)
+            columns[measure.name] = pa.nulls(count, pa.binary()) if some is None else of_lists(some, measure.kind)
     return pa.table(columns)
-
-
-def _sketches(lists: pa.ListArray | None, count: int, kind: Kind) -> pa.Array:
-    if lists is None:
-        return pa.nulls(count, pa.binary())
-    offsets, flat = lists.offsets.to_numpy(), lists.values.to_numpy(zero_copy_only=False)
-    make = hll_from_coupons if kind is Kind.HLL else kll_from_values
-    made = [make(flat[a:b]) if a < b else None for a, b in pairwise(offsets)]
-    return pa.array(made, pa.binary())
 
 
 def _check(question: Scan) -> None:

@@ -19,15 +19,13 @@ from viewmeter.batch.carry import DIMENSIONS
 from viewmeter.batch.codes import Coded, combined
 from viewmeter.batch.part import Part
 from viewmeter.model.catalogue import ROLLUPS
-from viewmeter.model.catalogue.measures import BITRATE_BUCKETS, MEASURES, bitrate_bucket_codes
+from viewmeter.model.catalogue.measures import BITRATE_WORDS, MEASURES, bitrate_bucket_codes
 from viewmeter.model.content import PERCENTS, retention_steps
-from viewmeter.model.events import UNKNOWN
 from viewmeter.model.summing import Sketched, Summed, sum_again, sum_by, used_rows
 from viewmeter.model.time import MINUTE_MS
 
 Array = npt.NDArray[Any]
 
-_BUCKETS: Final = (UNKNOWN, *BITRATE_BUCKETS)
 BY_VIEW: Final = ("video", "audience", "device", "cross")
 """Rollups whose keys a view has; `delivery` has those of the interval besides."""
 
@@ -91,10 +89,8 @@ def rows_of(hour_ms: int, part: Part, groups: Groups) -> dict[str, Rows]:
     amounts = {name: (place[rows], values) for name, (rows, values) in inc.amounts.items()}
     view, instant = inc.view[used], inc.instant[used]
     sketched = Sketched.of(amounts, part.views.viewer[view])
-    none = (np.zeros(0, np.int64), np.zeros(0, np.int64))
-    # Measured views are counted once, from the ends: their rows come in the order of the ends.
-    measured = amounts.get("measured_views", none)[0]
-    sketched.entries["watch_kll"] = (measured, part.ended.played_ms[part.ended.measured].astype(np.float64))
+    rows, watched_ms = part.watched()
+    sketched.entries["watch_kll"] = (place[rows], watched_ms)
     minute = instant - instant % MINUTE_MS
     out: dict[str, Rows] = {}
     for name in BY_VIEW:
@@ -104,14 +100,14 @@ def rows_of(hour_ms: int, part: Part, groups: Groups) -> dict[str, Rows]:
         out[name] = Rows(summed, sketched.at(summed.row_of), keys)
     group, keys = groups.of("delivery")
     bitrate, cdn = inc.bitrate_kbps[used], inc.cdn[used].astype(np.int64)
-    buckets, cdns = len(_BUCKETS), len(part.cdns) + 1
+    buckets, cdns = len(BITRATE_WORDS), len(part.cdns) + 1
     made, group = np.unique(
         (group[view] * cdns + cdn + 1) * buckets + bitrate_bucket_codes(bitrate), return_inverse=True
     )
     summed = sum_by(minute, group, amounts)
     keys = {name: coded.take(made // buckets // cdns) for name, coded in keys.items()}
-    keys["cdn"] = Coded(made // buckets % cdns, pa.concat_arrays([pa.array([UNKNOWN]), part.cdns.cast(pa.string())]))
-    keys["bitrate_bucket"] = Coded(made % buckets, pa.array(_BUCKETS))
+    keys["cdn"] = Coded(made // buckets % cdns, part.cdn_words)
+    keys["bitrate_bucket"] = Coded(made % buckets, pa.array(BITRATE_WORDS))
     out["delivery"] = Rows(summed, sketched.at(summed.row_of), keys)
     out["retention"] = _retention(hour_ms, part, groups)
     return {name: rows for name, rows in out.items() if len(rows.summed.time_ms)}

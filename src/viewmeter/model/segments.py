@@ -5,6 +5,7 @@ All functions are columnar; `starts` are the first rows of the segments, ascendi
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
@@ -21,6 +22,20 @@ def opens(group: Array) -> Array:
     first = np.ones(len(group), bool)
     np.not_equal(group[1:], group[:-1], out=first[1:])
     return first
+
+
+def one_key(columns: Iterable[tuple[Array, int]], count: int) -> tuple[Array, int]:
+    """Return one number for each of `count` combinations of codes, and what all of them are below.
+
+    columns: (codes, below what they are). The numbers are in the order of the first column, then of the second, ….
+    """
+    key, span = np.zeros(count, np.int64), 1
+    for codes, size in columns:
+        if span * size > 1 << 62:
+            _, key = np.unique(key, return_inverse=True)
+            span = count
+        key, span = key * size + codes, span * size
+    return key, span
 
 
 def last_where(condition: Array, starts: Array) -> Array:

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from datasketches import hll_sketch, hll_union, kll_doubles_sketch, tgt_hll_type
 
-from viewmeter.model.catalogue.measures import HLL_LG_K, KLL_K
+from viewmeter.model.catalogue.measures import HLL_LG_K, KLL_K, Kind
 
 Coupons = npt.NDArray[np.uint32]
 
@@ -141,6 +143,13 @@ def _hll_bytes(registers: npt.NDArray[np.uint8]) -> bytes:
     flags = _COMPACT_FLAG | _OUT_OF_ORDER_FLAG
     head = struct.pack("<8BdddII", 10, 1, 7, HLL_LG_K, 0, flags, 0, _HLL_8 | 2, 0.0, kxq0, kxq1, zeros, 0)
     return head + registers.tobytes()
+
+
+def of_lists(lists: pa.ListArray, kind: Kind) -> pa.Array:
+    """Return the serialised sketch of each list of coupons (HLL) or values (KLL); null of an empty one."""
+    offsets, flat = lists.offsets.to_numpy().tolist(), lists.values.to_numpy(zero_copy_only=False)
+    make = hll_from_coupons if kind is Kind.HLL else kll_from_values
+    return pa.array([make(flat[a:b]) for a, b in pairwise(offsets)], pa.binary())
 
 
 def merge_hll(parts: Iterable[bytes]) -> bytes | None:

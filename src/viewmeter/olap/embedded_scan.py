@@ -7,13 +7,12 @@ In: a connection inside a transaction, a `Scan`. Out: the table that the protoco
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import duckdb
 import pyarrow as pa
 
 from viewmeter.model.catalogue import Kind, Measure
-from viewmeter.model.sketches import hll_from_coupons, kll_from_values, merge_kll
+from viewmeter.model.sketches import merge_kll, of_lists
 from viewmeter.olap import embedded_sql as sql
 from viewmeter.olap.embedded_tables import sketch_column
 from viewmeter.olap.errors import ScanTooLargeError
@@ -85,12 +84,10 @@ def assemble(question: Scan, fetched: Fetched) -> pa.Table:
 
 
 def _sketches(measure: Measure, table: pa.Table) -> pa.Table:
-    lists: Any = table[measure.name].combine_chunks()
-    offsets, flat = lists.offsets.to_numpy(), lists.values.to_numpy(zero_copy_only=False)
-    make = hll_from_coupons if measure.kind is Kind.HLL else kll_from_values
-    made = [make(flat[a:b]) for a, b in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)]
     column = table.schema.get_field_index(measure.name)
-    return table.set_column(column, measure.name, pa.array(made, pa.binary()))
+    made = of_lists(table[measure.name].combine_chunks(), measure.kind)
+    changed: pa.Table = table.set_column(column, measure.name, made)
+    return changed
 
 
 def _merged(measure: Measure, made: pa.Table, sketches: pa.Table, keys: list[str]) -> pa.Table:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from viewmeter.model import segments as seg
 from viewmeter.model.catalogue import SPEED_ROLLUPS
 from viewmeter.model.events import view_key
 
@@ -55,13 +56,8 @@ class Coded:
 
 def _distinct(columns: list[Coded]) -> tuple[Array, Array]:
     """Return a row of each distinct combination, and which combination each row has."""
-    key, span = np.zeros(len(columns[0].codes), np.int64), 1
-    for column in columns:
-        size = max(1, len(column.words))
-        if span * size > 1 << 62:
-            _, key = np.unique(key, return_inverse=True)
-            span = len(key)
-        key, span = key * size + column.codes, span * size
+    coded = ((column.codes, max(1, len(column.words))) for column in columns)
+    key, _ = seg.one_key(coded, len(columns[0].codes))
     _, first, row_of = np.unique(key, return_index=True, return_inverse=True)
     return first, row_of
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from viewmeter.model.catalogue.measures import ADDITIVE, BITRATE_BUCKETS, bitrate_bucket_codes
+from viewmeter.model.catalogue.measures import ADDITIVE, BITRATE_WORDS, bitrate_bucket_codes
 from viewmeter.model.events import UNKNOWN
 from viewmeter.model.increments import SAMPLE_MS
 from viewmeter.model.summing import Sketched, Summed, sum_again, sum_by, used_rows
@@ -23,13 +23,13 @@ from viewmeter.stream.groups import GROUPED
 
 Array = npt.NDArray[Any]
 
-_BUCKET_NAMES: Final = np.array([UNKNOWN, *BITRATE_BUCKETS], object)
+_BUCKET_NAMES: Final = np.array(BITRATE_WORDS, object)
 _NAMES: Final = tuple(measure.name for measure in ADDITIVE)
 
 
 def bitrate_bucket(kbps: int) -> str:
     """Return the `bitrate_bucket` of a bitrate; 0 is unknown."""
-    return str(_BUCKET_NAMES[bitrate_bucket_codes(np.array([kbps]))[0]])
+    return BITRATE_WORDS[int(bitrate_bucket_codes(np.array([kbps]))[0])]
 
 
 def rollup_rows(core: Core, deltas: Deltas) -> tuple[dict[str, pa.Table], pa.Table]:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from viewmeter.model.catalogue.expressions import Ref
-from viewmeter.model.events import EVENT_TYPES
+from viewmeter.model.events import EVENT_TYPES, UNKNOWN
 
 
 class Kind(enum.Enum):
@@ -45,8 +45,12 @@ BITRATE_BUCKETS: Final[tuple[str, ...]] = tuple(
 )
 
 
+BITRATE_WORDS: Final = (UNKNOWN, *BITRATE_BUCKETS)
+"""The values of the dimension `bitrate_bucket`, in the order of `bitrate_bucket_codes`."""
+
+
 def bitrate_bucket_codes(kbps: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
-    """Return which bucket each bitrate is in: 0 = unknown (0 kbps), else 1 + its place in `BITRATE_BUCKETS`."""
+    """Return which bucket each bitrate is in: its place in `BITRATE_WORDS` (0 kbps is unknown)."""
     codes = np.searchsorted(BITRATE_EDGES_KBPS, kbps, side="right").astype(np.int64)
     return np.where(kbps > 0, codes, 0)
 
