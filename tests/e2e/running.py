@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -160,3 +161,11 @@ def spawn(data: Path, options: tuple[str, ...], env: Mapping[str, str]) -> subpr
 
 
 StartProduct = Callable[..., Product]
+
+
+def key(product: Product, tenant: str, scope: str, *channels: str) -> dict[str, str]:
+    """Make a key while the product runs; return the header that carries it."""
+    options = [option for channel in channels for option in ("--channel", channel)]
+    made = viewmeter("keys", "create", "--data", product.data, "--tenant", tenant, "--scope", scope, *options, "--json")
+    assert made.returncode == 0, made.stderr
+    return {"Authorization": f"Bearer {json.loads(made.stdout)['key']}"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from running import Product, viewmeter
+from running import Product, key
 
 from viewmeter.model.time import HOUR_MS, floor_to, rfc3339
 from viewmeter.web import schemas
@@ -33,13 +32,6 @@ def watched(channel: str, video: str, number: int, at_ms: int, seconds: int = 40
         {"type": "play", "ts": at_ms + 1_000, "seq": 1, "position_ms": 0, **same},
         {"type": "exit", "ts": at_ms + 1_000 + seconds * 1_000, "seq": 2, "position_ms": seconds * 1_000, **same},
     ]
-
-
-def key(product: Product, tenant: str, scope: str, *channels: str) -> dict[str, str]:
-    options = [option for channel in channels for option in ("--channel", channel)]
-    made = viewmeter("keys", "create", "--data", product.data, "--tenant", tenant, "--scope", scope, *options, "--json")
-    assert made.returncode == 0, made.stderr
-    return {"Authorization": f"Bearer {json.loads(made.stdout)['key']}"}
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from running import Product, viewmeter, wait_until
+from running import Product, key, viewmeter, wait_until
 
 
 def events(channel: str, video: str, views: int = 2) -> list[dict[str, object]]:
@@ -29,13 +29,6 @@ def events(channel: str, video: str, views: int = 2) -> list[dict[str, object]]:
             {"type": "heartbeat", "ts": now, "seq": 2 + (number == views - 1), **same},
         ]
     return found
-
-
-def key(product: Product, tenant: str, scope: str, *channels: str) -> dict[str, str]:
-    options = [option for channel in channels for option in ("--channel", channel)]
-    made = viewmeter("keys", "create", "--data", product.data, "--tenant", tenant, "--scope", scope, *options, "--json")
-    assert made.returncode == 0, made.stderr
-    return {"Authorization": f"Bearer {json.loads(made.stdout)['key']}"}
 
 
 @pytest.fixture

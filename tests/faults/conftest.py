@@ -9,9 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from watching import Starter
-
-from viewmeter.testing.faults import Shim, ShimUnavailableError
+from watching import Starter, shim_below
 
 
 @pytest.fixture
@@ -26,10 +24,7 @@ def dice(request: pytest.FixtureRequest) -> random.Random:
 def watched(tmp_path: Path) -> Iterator[Starter]:
     """A starter of products below the shim, which end with the test."""
     base = tmp_path.resolve()
-    try:
-        Shim(base, base / "probe")
-    except ShimUnavailableError as problem:
-        pytest.skip(str(problem))
+    shim_below(base, base / "probe")
     starter = Starter(base)
     yield starter
     starter.close()

@@ -10,8 +10,9 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from watching import shim_below
 
-from viewmeter.testing.faults import CUTS, Disk, Shim, ShimUnavailableError
+from viewmeter.testing.faults import CUTS, Disk
 from viewmeter.testing.faults.disk import Before, before
 
 TIMES = 20
@@ -24,10 +25,7 @@ class Program:
         self.base = base.resolve()
         self.root = self.base / "root"
         self.root.mkdir()
-        try:
-            self.shim = Shim(self.root, self.base / "shim")
-        except ShimUnavailableError as problem:
-            pytest.skip(str(problem))
+        self.shim = shim_below(self.root, self.base / "shim")
         self.cuts = 0
 
     def run(self, text: str) -> str:

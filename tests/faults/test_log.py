@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from watching import shim_below
 
 from viewmeter.eventlog.embedded import EmbeddedLogReader
-from viewmeter.testing.faults import CUTS, Disk, Shim, ShimUnavailableError
+from viewmeter.testing.faults import CUTS, Disk
 
 APPENDING = """
     import sys, time
@@ -45,10 +46,7 @@ class Appending:
         self.base = base.resolve()
         self.root = self.base / "root"
         self.root.mkdir()
-        try:
-            self.shim = Shim(self.root, self.base / "shim")
-        except ShimUnavailableError as problem:
-            pytest.skip(str(problem))
+        self.shim = shim_below(self.root, self.base / "shim")
         self.process = subprocess.Popen(
             [sys.executable, "-c", textwrap.dedent(APPENDING), str(self.root), str(read_too)],
             stdin=subprocess.PIPE,

@@ -10,12 +10,12 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from watching import EVERY, in_a_checkpoint
+from watching import EVERY, in_a_checkpoint, shim_below
 
 from viewmeter.olap.embedded import DuckDBStore
 from viewmeter.testing.contracts.facts import DAY
 from viewmeter.testing.contracts.olap import scan
-from viewmeter.testing.faults import CUTS, Disk, Shim, ShimUnavailableError
+from viewmeter.testing.faults import CUTS, Disk
 
 COMMITS = 25 if EVERY else 15
 MOMENTS = 8 if EVERY else 4
@@ -43,7 +43,7 @@ class Appending:
     def __init__(self, base: Path) -> None:
         self.root = base / "root"
         self.root.mkdir()
-        self.shim = Shim(self.root, base / "shim")
+        self.shim = shim_below(self.root, base / "shim")
         self.acknowledged: dict[int, int] = {}
 
     def run(self, commits: int) -> int:
@@ -76,10 +76,7 @@ class Appending:
 
 @pytest.fixture
 def appending(tmp_path: Path) -> Appending:
-    try:
-        return Appending(tmp_path.resolve())
-    except ShimUnavailableError as problem:
-        pytest.skip(str(problem))
+    return Appending(tmp_path.resolve())
 
 
 def check(path: Path, at_least: int, at_most: int) -> None:

@@ -10,9 +10,10 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 from running import Product, clean_environment, spawn
 
-from viewmeter.testing.faults import Disk, Shim
+from viewmeter.testing.faults import Disk, Shim, ShimUnavailableError
 from viewmeter.testing.faults.disk import Before
 
 EVERY = bool(os.environ.get("VIEWMETER_TEST_EVERY_FAULT"))  # `make faults`; otherwise one of each kind
@@ -22,6 +23,14 @@ QUICK = {  # so that snapshots, merges and checkpoints happen within the seconds
 }
 
 _BLOCK_BYTES = 262_144  # of DuckDB's file, which is written in whole blocks by checkpoints; its log is another file
+
+
+def shim_below(root: Path, work: Path) -> Shim:
+    """Return a shim that watches `root`; where there can be none, the test is skipped."""
+    try:
+        return Shim(root, work)
+    except ShimUnavailableError as problem:
+        pytest.skip(str(problem))
 
 
 def in_a_checkpoint(disk: Disk, position: int) -> bool:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from viewmeter.batch import carry, hour, part
+from viewmeter.batch.child import key_ranges
 from viewmeter.batch.hour import HourResult
 from viewmeter.batch.window import COLUMNS, window_of
 from viewmeter.model.time import HOUR_MS
@@ -71,12 +71,6 @@ class Hours:
             found.append(table.take(pa.array(here, pa.int64())))
             wanted -= {table["view_key"][i].as_py() for i in here}
         return pa.concat_tables(found)
-
-
-def key_ranges(parts: int) -> list[tuple[int, int]]:
-    """Return ranges of view keys that cover all of them."""
-    edges = [-(1 << 63) + ((1 << 64) * i) // parts for i in range(parts + 1)]
-    return [(a, b - 1) for a, b in pairwise(edges)]
 
 
 def within(table: pa.Table, keys: tuple[int, int]) -> pa.Table:
