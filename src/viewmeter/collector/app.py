@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -42,7 +43,7 @@ _log = structlog.get_logger(__name__)
 PREFIX: Final = "/api/v1/events/"
 """Addresses below it are the collector's."""
 
-_TALLY_EVERY_S: Final = 0.5
+_TICK_S: Final = 0.5
 _MAX_PLAYER_CHARS: Final = 64
 _TENANTS_REMEMBERED: Final = 1_000
 
@@ -98,11 +99,14 @@ class CollectorApp:
         # A tenant is remembered with its secret, so that a rotated secret is another tenant to us.
         self._hashes: Recent[tuple[str, bytes], TenantHashes] = Recent(self._make_hashes, _TENANTS_REMEMBERED)
         self._dialects = {route.dialect: _dialect(route.dialect) for route in _ROUTES.values()}
+        self._period = self._senders.period
         self._tally = metrics.Tally()
         self._rejected = RejectedEvents(dead_letters, self._senders, self._hashes_of, settings)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._commit: GroupCommit | None = None
-        self._reading: dict[asyncio.Task[Any], float] = {}
+        self._reading: dict[asyncio.Task[Any], int] = {}
+        self._ticks = 0
+        self._max_ticks_reading = math.ceil(settings.body_timeout_s / _TICK_S) + 1
         self._in_flight = 0
         self._full_at = max(1, settings.max_pending_events - MAX_EVENTS)
         self._idle: asyncio.Event | None = None
@@ -145,13 +149,17 @@ class CollectorApp:
         try:
             try:
                 headers = scope.headers  # a copy each time
-                route = self._route(scope)
-                admitted = self._door.admit(scope, headers, route.content_types)
+                route = _ROUTES.get(scope.path)
+                if route is None or scope.method != "POST":
+                    raise ProblemError(self._not_taken(scope, route))
+                admitted, sent_at = self._door.admit(scope, headers, route.content_types)
                 # Without the loop, Python 3.11 asks the kernel for the process id: 2 µs.
                 task = cast("asyncio.Task[Any]", asyncio.current_task(self._loop))
-                self._reading[task] = time.monotonic()  # `_tick` cuts senders off that take too long
+                self._reading[task] = self._ticks  # `_tick` cuts senders off that take too long
                 try:
-                    accepted = self._accept(route, admitted, await self._bodies.read(headers, wire, admitted.headers))
+                    accepted = self._accept(
+                        route, admitted, sent_at, await self._bodies.read(headers, wire, admitted.headers)
+                    )
                 except BREAKS as error:
                     raise ProblemError(self._bodies.broken(error, admitted.headers)) from None
                 finally:
@@ -174,19 +182,16 @@ class CollectorApp:
         commit = self._commit
         return commit is not None and commit.pending_events >= self._full_at
 
-    def _route(self, scope: Scope) -> _Route:
-        """Return what the address is for. Raises `ProblemError` with the answer where there is nothing to take."""
-        route = _ROUTES.get(scope.path)
+    def _not_taken(self, scope: Scope, route: _Route | None) -> Answer:
+        """Return the answer to a request that is not the POST of a beacon."""
         if route is None:
             detail = "the collector answers at /api/v1/events/beacon and /api/v1/events/cmcd"
-            raise ProblemError(answers.refusal("not_found", detail, answers.ANY_ORIGIN))
+            return answers.refusal("not_found", detail, answers.ANY_ORIGIN)
         method = scope.method
-        if method == "POST":
-            return route
         if method == "OPTIONS":
-            raise ProblemError(self._door.preflight(scope))
+            return self._door.preflight(scope)
         detail = f"{method[:20]} is not supported; send beacons with POST"
-        raise ProblemError(answers.refusal("method_not_allowed", detail, answers.ANY_ORIGIN))
+        return answers.refusal("method_not_allowed", detail, answers.ANY_ORIGIN)
 
     def _taken(self, route: _Route, accepted: _Accepted, request: RequestHeaders, headers: Headers) -> Answer:
         """Return the answer to a beacon that was understood, and is durable."""
@@ -225,48 +230,39 @@ class CollectorApp:
             headers = [*headers, *self._door.allowance(admitted)]
         wire.response_bytes(status, headers, body)
 
-    def _accept(self, route: _Route, admitted: Admitted, body: bytes) -> _Accepted:
+    def _accept(self, route: _Route, admitted: Admitted, sent_at: str | None, body: bytes) -> _Accepted:
         """Decode and check a body, and hand what is good in it to the disk."""
         received_at = self._clock()
-        key, address, user_agent, query, headers, hints, anonymous = admitted
         if self._closed:
-            raise ProblemError(self._later("shutting_down", headers))
+            raise ProblemError(self._later("shutting_down", admitted.headers))
+        hashes = admitted.hashes
+        if hashes is None:
+            hashes = admitted.hashes = self._hashes_of(admitted.key)
+        sender = self._senders.of(admitted, received_at)
+        commit = cast("GroupCommit", self._commit)
+        key, query = admitted.key, admitted.query
         if route.dialect == "native":
-            plain = self._accept_plain(admitted, body, received_at)
+            # A body that is plain and wholly valid goes to the disk undecoded.
+            post = posted(hashes, sender, received_at, key.channels, sent_at, self._settings)
+            plain = commit.take(body, post)
             if plain is not None:
-                return plain
+                self._tally.ignored_fields += plain[2]
+                self._tally.clock_corrected += post.shift_ms != 0
+                return _Accepted(plain[0], plain[1], (), received_at)
         channel = key.channels[0] if key.channels is not None and len(key.channels) == 1 else query.get("channel_id")
         player = _player_name(query["player"]) if "player" in query else None
         decoded = self._dialects[route.dialect](body, channel_id=channel, player=player)
         self._tally.ignored_fields += decoded.ignored_fields
         if decoded.quirks:
             self._tally.quirks.update(decoded.quirks)
-        taken = take(decoded, key.channels, query.get("t"), received_at, self._settings)
+        taken = take(decoded, key.channels, sent_at, received_at, self._settings)
         if not taken.events:
             return _Accepted(None, 0, taken.rejected, received_at)
         self._tally.clock_corrected += taken.shift_ms != 0
-        hashes = self._hashes_of(key)
-        sender = self._senders.find(address, user_agent, received_at, hints, anonymous)
-        events = unfollowed(taken.events) if anonymous else taken.events
+        events = unfollowed(taken.events) if admitted.anonymous else taken.events
         beacon = Beacon(hashes, sender, received_at, taken.shift_ms, events)
-        durable = cast("GroupCommit", self._commit).submit(beacon)
+        durable = commit.submit(beacon)
         return _Accepted(durable, beacon.events, taken.rejected, received_at)
-
-    def _accept_plain(self, admitted: Admitted, body: bytes, received_at: int) -> _Accepted | None:
-        """Hand a body that is plain and wholly valid to the disk, undecoded. None: it is for the dialect to decode."""
-        key = admitted.key
-        hashes = self._hashes_of(key)
-        sender = self._senders.find(
-            admitted.address, admitted.user_agent, received_at, admitted.hints, admitted.anonymous
-        )
-        post = posted(hashes, sender, received_at, key.channels, admitted.query.get("t"), self._settings)
-        taken = cast("GroupCommit", self._commit).take(body, post)
-        if taken is None:
-            return None
-        durable, events, ignored = taken
-        self._tally.ignored_fields += ignored
-        self._tally.clock_corrected += post.shift_ms != 0
-        return _Accepted(durable, events, (), received_at)
 
     @staticmethod
     def _nothing_accepted(route: _Route, rejected: Sequence[Rejection], headers: Headers) -> Answer:
@@ -296,16 +292,20 @@ class CollectorApp:
         """Twice a second: hand the counts over, forget addresses in time, cut slow senders off."""
         self._tally.flush()
         self._tidy()
-        latest = time.monotonic() - self._settings.body_timeout_s
+        self._ticks += 1
+        latest = self._ticks - self._max_ticks_reading
         for task in [task for task, since in self._reading.items() if since < latest]:
             task.cancel("the body took too long")
         if not self._closed:
-            cast("asyncio.AbstractEventLoop", self._loop).call_later(_TALLY_EVERY_S, self._tick)
+            cast("asyncio.AbstractEventLoop", self._loop).call_later(_TICK_S, self._tick)
 
     def _tidy(self) -> None:
         """Forget who sent, whether or not somebody sends now. A disk that fails must not end the ticking."""
         try:
             self._senders.tidy(self._clock())
+            if self._period is not self._senders.period:
+                self._period = self._senders.period
+                self._door.forget()
             self._rejected.tidy(self._clock())
         except OSError as error:
             _log.error("salt_not_destroyed", error=str(error))

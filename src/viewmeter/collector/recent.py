@@ -14,9 +14,9 @@ V = TypeVar("V")
 
 
 class Recent(Generic[K, V]):
-    """Remembers `make(key)` for about `size` keys."""
+    """Remembers `make(key)` for about `size` keys. make None: only what was `put`."""
 
-    def __init__(self, make: Callable[[K], V], size: int) -> None:
+    def __init__(self, make: Callable[[K], V] | None, size: int) -> None:
         self._make = make
         self._size = size
         self._young: dict[K, V] = {}
@@ -26,16 +26,28 @@ class Recent(Generic[K, V]):
         return len(self._young) + len(self._old)
 
     def __getitem__(self, key: K) -> V:
-        found = self._young.get(key)
-        if found is not None:
-            return found
-        found = self._old.get(key)
+        found = self.get(key)
         if found is None:
+            if self._make is None:
+                raise KeyError(key)
             found = self._make(key)
+            self.put(key, found)
+        return found
+
+    def get(self, key: K) -> V | None:
+        """Return what is remembered, or None."""
+        found = self._young.get(key)
+        if found is None:
+            found = self._old.get(key)
+            if found is not None:
+                self.put(key, found)
+        return found
+
+    def put(self, key: K, value: V) -> None:
+        """Remember a value."""
         if len(self._young) >= self._size:
             self._old, self._young = self._young, {}
-        self._young[key] = found
-        return found
+        self._young[key] = value
 
     def clear(self) -> None:
         """Forget everything."""

@@ -72,8 +72,8 @@ class RejectedEvents:
     def _letters(
         self, dialect: str, admitted: Admitted, rejected: Sequence[Rejection], at_ms: int, player: str | None
     ) -> list[NewLetter]:
-        key, address, user_agent, query, _, hints, anonymous = admitted
-        sender = self._senders.find(address, user_agent, at_ms, hints, anonymous)
+        key, query, anonymous = admitted.key, admitted.query, admitted.anonymous
+        sender = self._senders.of(admitted, at_ms)
         known = sender.known(key.tenant.id)
         # The hash of address and user agent only where a replay needs it: nothing should tie it to a `viewer_id`.
         of_sender = msgspec.msgpack.encode(known._replace(viewer_hash=0) if anonymous else known)

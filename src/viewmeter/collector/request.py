@@ -1,14 +1,16 @@
 """Who sends a beacon, and whether they may.
 
-In: an RSGI scope. Out: `Admitted`. Promised: the cheap refusals come first (a full queue, rate of the network, key,
-origin, rate of the key, type), and no body is read for them. Not done here: the body (`bodies`).
+In: an RSGI scope. Out: `Admitted`, and when the beacon was sent. Promised: the cheap refusals come first (a full queue,
+rate of the network, key, origin, type, rate of the key), and no body is read for them. What a request says beside its
+body and its time is the same in all beacons of a player, so what was found of it is remembered; only the rates, and the
+key, which may be revoked, are looked at each time. Not done here: the body (`bodies`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 from urllib.parse import parse_qsl
 
 from viewmeter.collector import answers
@@ -16,7 +18,10 @@ from viewmeter.collector.agents import NO_HINTS, Hints, hints_of
 from viewmeter.collector.answers import Headers, ProblemError
 from viewmeter.collector.proxies import ClientAddress
 from viewmeter.collector.rates import Buckets, RateLimit, network
+from viewmeter.collector.recent import Recent
+from viewmeter.collector.senders import Sender
 from viewmeter.collector.settings import CollectorSettings
+from viewmeter.collector.viewers import TenantHashes
 from viewmeter.collector.wire import RequestHeaders, Scope
 from viewmeter.metadata.keys import Key, KeyDirectory, KeysUnavailableError, why_unknown
 
@@ -27,16 +32,49 @@ _LIMITED: Final = {
 }
 
 
-class Admitted(NamedTuple):
-    """A sender that may send. `headers` go on every answer. `anonymous`: it asked not to be followed."""
+class Admitted:
+    """A sender that may send; one object for all its beacons, while it is remembered.
 
-    key: Key
-    address: str
-    user_agent: str
-    query: dict[str, str]
-    headers: Headers
-    hints: Hints = NO_HINTS
-    anonymous: bool = False
+    query: without `t`. headers: they go on every answer. anonymous: it asked not to be followed. hashes, sender,
+    period: what was found of it by those who need it (`Senders.of`).
+    """
+
+    __slots__ = (
+        "address",
+        "anonymous",
+        "hashes",
+        "headers",
+        "hints",
+        "key",
+        "key_text",
+        "period",
+        "query",
+        "sender",
+        "user_agent",
+    )
+
+    def __init__(
+        self,
+        key: Key,
+        address: str,
+        user_agent: str,
+        query: dict[str, str],
+        headers: Headers,
+        hints: Hints = NO_HINTS,
+        anonymous: bool = False,
+        key_text: str = "",
+    ) -> None:
+        self.key = key
+        self.key_text = key_text
+        self.address = address
+        self.user_agent = user_agent
+        self.query = query
+        self.headers = headers
+        self.hints = hints
+        self.anonymous = anonymous
+        self.hashes: TenantHashes | None = None
+        self.sender: Sender | None = None
+        self.period: object = None
 
 
 class Door:
@@ -60,6 +98,7 @@ class Door:
         self._retry_after_s = settings.retry_after_s
         self._gpc, self._dnt = settings.respect_gpc, settings.respect_dnt
         self._addresses = ClientAddress(settings.trusted_proxies)
+        self._known: Recent[tuple[object, ...], Admitted] = Recent(None, settings.cached_senders)
         burst = settings.rate_burst_seconds
         shared = buckets or Buckets()
         self._of_address = RateLimit("address", settings.requests_per_second_per_address, burst, shared, network)
@@ -70,8 +109,13 @@ class Door:
             for name, limit in (("address", self._of_address), ("key", self._of_key))
         )
 
-    def admit(self, scope: Scope, headers: RequestHeaders, content_types: frozenset[str]) -> Admitted:
-        """Return who sends. `headers` are those of `scope`, which copies them each time. Raises `ProblemError`."""
+    def admit(
+        self, scope: Scope, headers: RequestHeaders, content_types: frozenset[str]
+    ) -> tuple[Admitted, str | None]:
+        """Return who sends, and `t`. `headers` are those of `scope`, which copies them each time.
+
+        Raises `ProblemError`.
+        """
         if self._is_full():
             raise ProblemError(answers.refusal("overloaded", "", answers.ANY_ORIGIN, retry_after_s=self._retry_after_s))
         now_s = self._monotonic_s()
@@ -80,13 +124,49 @@ class Door:
         wait_s = self._of_address.take(address, now_s)
         if wait_s:
             raise ProblemError(self._too_fast("address", self._of_address, wait_s, answers.ANY_ORIGIN))
-        query = parse_query(scope.query_string)
-        key = self._key(headers, query)
-        if key.origins:
-            origin = headers.get("origin")
-            cors = answers.cors(origin, key.origins)
-        else:
-            origin, cors = None, answers.ANY_ORIGIN
+        query, sent_at = apart_from_time(scope.query_string)
+        get = headers.get
+        said = (
+            address,
+            query,
+            content_types,
+            get("user-agent"),
+            get("content-type"),
+            get("origin"),
+            _authorization(headers),
+            hints_of(headers),
+            (self._gpc and get("sec-gpc") == "1") or (self._dnt and get("dnt") == "1"),
+        )
+        admitted = self._known.get(said)
+        if admitted is None or self._find(admitted.key_text) is not admitted.key:
+            admitted = self._admit(*said)
+            self._known.put(said, admitted)
+        wait_s = self._of_key.take(admitted.key.id, now_s)
+        if wait_s:
+            raise ProblemError(self._too_fast("key", self._of_key, wait_s, admitted.headers))
+        return admitted, sent_at
+
+    def forget(self) -> None:
+        """Forget everybody."""
+        self._known.clear()
+
+    def _admit(
+        self,
+        address: str,
+        query_text: str,
+        content_types: frozenset[str],
+        user_agent: str | None,
+        content_type: str | None,
+        origin: str | None,
+        authorization: str | None,
+        hints: Hints,
+        anonymous: bool,
+    ) -> Admitted:
+        """Find out whether somebody may send whom we do not remember. Raises `ProblemError`."""
+        query = parse_query(query_text)
+        text = _key_text(authorization, query)
+        key = self._find(text)
+        cors = answers.cors(origin, key.origins) if key.origins else answers.ANY_ORIGIN
         if "ingest" not in key.scopes:
             detail = "the key lacks the scope ingest: players send with a pk_… key"
             raise ProblemError(answers.refusal("missing_scope", detail, cors))
@@ -98,16 +178,11 @@ class Door:
                 else "the request has no Origin header, so no browser sent it: use a key without a list of origins"
             )
             raise ProblemError(answers.refusal("origin_not_allowed", detail, cors))
-        wait_s = self._of_key.take(key.id, now_s)
-        if wait_s:
-            raise ProblemError(self._too_fast("key", self._of_key, wait_s, cors))
-        content_type = headers.get("content-type")
         if content_type and content_type not in content_types and media_type(content_type) not in content_types:
             names = ", ".join(sorted(content_types))
             detail = f"Content-Type is {content_type[:100]!r}; send one of {names}, or none"
             raise ProblemError(answers.refusal("unsupported_media_type", detail, cors))
-        anonymous = (self._gpc and headers.get("sec-gpc") == "1") or (self._dnt and headers.get("dnt") == "1")
-        return Admitted(key, address, headers.get("user-agent") or "", query, cors, hints_of(headers), anonymous)
+        return Admitted(key, address, user_agent or "", query, cors, hints, anonymous, text)
 
     def allowance(self, admitted: Admitted) -> Headers:
         """Return the RateLimit headers (draft-ietf-httpapi-ratelimit-headers-11).
@@ -133,19 +208,7 @@ class Door:
             key = None  # the request itself will hear of it
         return answers.preflight(answers.cors(scope.headers.get("origin"), key.origins if key else ()))
 
-    def _key(self, headers: RequestHeaders, query: dict[str, str]) -> Key:
-        text = query.get("key")
-        authorization = headers.get("authorization")
-        if authorization is None and "authorization" in headers:
-            raise ProblemError(answers.refusal("invalid_key", why_unknown("…"), answers.ANY_ORIGIN))
-        if authorization:
-            scheme, _, value = authorization.partition(" ")
-            if scheme.lower() != "bearer":
-                detail = "Authorization has another scheme than Bearer: send `Authorization: Bearer pk_…`"
-                raise ProblemError(answers.refusal("invalid_key", detail, answers.ANY_ORIGIN))
-            text = value.strip()
-        if not text:
-            raise ProblemError(answers.refusal("missing_key", "", answers.ANY_ORIGIN))
+    def _find(self, text: str) -> Key:
         try:
             key = self._keys.find(text)
         except KeysUnavailableError as error:
@@ -163,9 +226,41 @@ class Door:
         return answers.refusal("rate_limited", detail, headers, retry_after_s=seconds)
 
 
+def _authorization(headers: RequestHeaders) -> str | None:
+    """Return the header, or None where there is none. Raises `ProblemError` where it cannot be read."""
+    if "authorization" not in headers:
+        return None
+    authorization: str | None = headers.get("authorization")
+    if authorization is None:
+        raise ProblemError(answers.refusal("invalid_key", why_unknown("…"), answers.ANY_ORIGIN))
+    return authorization
+
+
+def _key_text(authorization: str | None, query: dict[str, str]) -> str:
+    """Return the key as the request has it. Raises `ProblemError`."""
+    text = query.get("key")
+    if authorization:
+        scheme, _, value = authorization.partition(" ")
+        if scheme.lower() != "bearer":
+            detail = "Authorization has another scheme than Bearer: send `Authorization: Bearer pk_…`"
+            raise ProblemError(answers.refusal("invalid_key", detail, answers.ANY_ORIGIN))
+        text = value.strip()
+    if not text:
+        raise ProblemError(answers.refusal("missing_key", "", answers.ANY_ORIGIN))
+    return text
+
+
 def media_type(content_type: str) -> str:
     """Return a Content-Type without its parameters."""
     return content_type.partition(";")[0].strip().lower()
+
+
+def apart_from_time(text: str) -> tuple[str, str | None]:
+    """Return the query and the last `t` of it, without which it is the same in all beacons where `t` comes last."""
+    rest, mark, sent_at = text[:_MAX_QUERY_CHARS].rpartition("&t=")
+    if mark and sent_at.isdecimal():
+        return rest, sent_at
+    return text, parse_query(text).get("t")
 
 
 def parse_query(text: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ Of who asked not to be followed (DNT, GPC, where the settings honour them) only 
 from __future__ import annotations
 
 import hashlib
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from viewmeter.collector import agents
 from viewmeter.collector.places import Place, Places
@@ -68,13 +68,28 @@ class KnownSender(Sender):
         return self._viewer_hash
 
 
+class Asker(Protocol):
+    """A request that somebody sent; `sender` and `period` are for `Senders.of` to remember."""
+
+    address: str
+    user_agent: str
+    hints: agents.Hints
+    anonymous: bool
+    sender: Sender | None
+    period: object
+
+
 class Senders:
-    """Finds senders; bounded by `size`."""
+    """Finds senders; bounded by `size`.
+
+    period: another object once addresses were forgotten, since the hour was over or the place files are new ones.
+    """
 
     def __init__(self, places: Places, salt: DailySalt, size: int) -> None:
         self._lookup = places
         self._salt = salt
         self._hour = -1
+        self.period: object = object()
         self._now_ms = 0
         self._looked_at_ms = 0
         self._places = Recent(places.find, size)
@@ -95,6 +110,16 @@ class Senders:
         self._now_ms = now_ms
         return self._senders[(address, user_agent[: agents.MAX_AGENT_CHARS], hints, anonymous)]
 
+    def of(self, asker: Asker, now_ms: int) -> Sender:
+        """Return the sender of a request, which keeps it while `period` lasts."""
+        if now_ms // HOUR_MS != self._hour:
+            self._forget(now_ms)
+        sender = asker.sender
+        if sender is None or asker.period is not self.period:
+            sender = self.find(asker.address, asker.user_agent, now_ms, asker.hints, asker.anonymous)
+            asker.sender, asker.period = sender, self.period
+        return sender
+
     def tidy(self, now_ms: int) -> None:
         """Forget addresses whose hour is over, destroy salts whose day is, and open place files that were replaced.
 
@@ -110,6 +135,7 @@ class Senders:
 
     def _forget(self, now_ms: int) -> None:
         self._hour = now_ms // HOUR_MS
+        self.period = object()
         self._places.clear()
         self._senders.clear()
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
 from viewmeter.collector.answers import ProblemError
-from viewmeter.collector.request import Door
+from viewmeter.collector.request import Door, apart_from_time
 from viewmeter.collector.settings import CollectorSettings
-from viewmeter.metadata.keys import Key, KeysUnavailableError
+from viewmeter.metadata.keys import Key, KeysUnavailableError, Tenant
 
 
 class Unreadable:
@@ -47,3 +47,103 @@ def test_keys_that_cannot_be_looked_up_are_503_since_players_throw_away_what_is_
 def test_a_preflight_is_answered_also_then() -> None:
     door = Door(CollectorSettings(), Unreadable(), lambda: 0.0)
     assert door.preflight(Request(method="OPTIONS")).status == 204
+
+
+class Keys:
+    """A directory that a test changes."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, Key] = {}
+
+    def find(self, text: str) -> Key | None:
+        return self.known.get(text)
+
+
+def a_key(name: str = "a", **changes: object) -> Key:
+    return replace(Key(name, Tenant("acme", "Acme", b"secret"), frozenset({"ingest"})), **changes)
+
+
+def open_door() -> tuple[Door, Keys]:
+    keys = Keys()
+    keys.known["pk_a"] = a_key()
+    return Door(CollectorSettings(respect_gpc=True), keys, lambda: 0.0), keys
+
+
+def test_a_sender_that_says_the_same_again_is_remembered_and_each_beacon_has_its_own_time() -> None:
+    door, _ = open_door()
+    first, sent_first = door.admit(Request(query_string="key=pk_a&t=1"), Headers(), frozenset())
+    again, sent_again = door.admit(Request(query_string="key=pk_a&t=2"), Headers(), frozenset())
+    assert again is first
+    assert (sent_first, sent_again) == ("1", "2")
+    door.forget()
+    assert door.admit(Request(), Headers(), frozenset())[0] is not first
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Request(client="192.0.2.2:1"),
+        Request(query_string="key=pk_a&channel_id=c"),
+        Request(headers=Headers({"user-agent": "another"})),
+        Request(headers=Headers({"sec-gpc": "1"})),
+        Request(headers=Headers({"sec-ch-ua": '"Brave"'})),
+        Request(headers=Headers({"authorization": "Bearer pk_a"})),
+    ],
+    ids=lambda request: f"{request.client} {request.query_string} {dict(request.headers)}",
+)
+def test_a_sender_that_says_something_else_is_somebody_else(other: Request) -> None:
+    door, _ = open_door()
+    first, _ = door.admit(Request(), Headers(), frozenset())
+    assert door.admit(other, other.headers, frozenset())[0] is not first
+
+
+def test_who_is_remembered_is_refused_once_the_key_is_revoked_or_may_less() -> None:
+    door, keys = open_door()
+    door.admit(Request(), Headers(), frozenset())
+    keys.known["pk_a"] = a_key(scopes=frozenset({"read"}))
+    with pytest.raises(ProblemError) as refused:
+        door.admit(Request(), Headers(), frozenset())
+    assert refused.value.answer.code == "missing_scope"
+    del keys.known["pk_a"]
+    with pytest.raises(ProblemError) as refused:
+        door.admit(Request(), Headers(), frozenset())
+    assert refused.value.answer.code == "invalid_key"
+
+
+def test_a_refusal_is_not_remembered_as_an_admission() -> None:
+    door, keys = open_door()
+    keys.known["pk_a"] = a_key(origins=("https://good.example",))
+    bad = Headers({"origin": "https://bad.example"})
+    for _ in range(2):
+        with pytest.raises(ProblemError) as refused:
+            door.admit(Request(headers=bad), bad, frozenset())
+        assert refused.value.answer.code == "origin_not_allowed"
+    good = Headers({"origin": "https://good.example"})
+    admitted, _ = door.admit(Request(headers=good), good, frozenset())
+    assert ("access-control-allow-origin", "https://good.example") in admitted.headers
+
+
+def test_a_media_type_is_of_its_address_so_another_address_asks_again() -> None:
+    door, _ = open_door()
+    headers = Headers({"content-type": "application/json"})
+    door.admit(Request(headers=headers), headers, frozenset({"application/json"}))
+    with pytest.raises(ProblemError) as refused:
+        door.admit(Request(headers=headers), headers, frozenset({"application/cmcd"}))
+    assert refused.value.answer.code == "unsupported_media_type"
+
+
+@pytest.mark.parametrize(
+    ("text", "rest", "sent_at"),
+    [
+        ("key=pk_a&t=17", "key=pk_a", "17"),
+        ("t=5&key=pk_a&t=17", "t=5&key=pk_a", "17"),
+        ("t=17&key=pk_a", "t=17&key=pk_a", "17"),
+        ("key=pk_a", "key=pk_a", None),
+        ("key=pk_a&t=1.5", "key=pk_a&t=1.5", "1.5"),
+        ("key=pk_a&t=%31", "key=pk_a&t=%31", "1"),
+        ("key=pk_a&t=", "key=pk_a&t=", ""),
+        ("", "", None),
+    ],
+)
+def test_the_time_of_sending_is_kept_apart_where_it_comes_last(text: str, rest: str, sent_at: str | None) -> None:
+    assert apart_from_time(text) == (rest, sent_at)

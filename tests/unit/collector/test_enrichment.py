@@ -12,9 +12,10 @@ from viewmeter.collector.columns import transposed
 from viewmeter.collector.intake import unfollowed
 from viewmeter.collector.places import Place, Places
 from viewmeter.collector.proxies import ClientAddress, bare, parse_networks
+from viewmeter.collector.request import Admitted
 from viewmeter.collector.senders import Senders
 from viewmeter.collector.viewers import DailySalt, TenantHashes
-from viewmeter.metadata.keys import Tenant
+from viewmeter.metadata.keys import Key, Tenant
 from viewmeter.model.events import WireEvent
 from viewmeter.model.time import DAY_MS, HOUR_MS
 
@@ -173,3 +174,14 @@ def test_remembered_hashes_are_bounded() -> None:
     values = [hashes.views[f"view {n % 25}"] for n in range(100)]
     assert values[:25] == values[25:50]
     assert len(hashes.views) <= 10
+
+
+def test_a_request_keeps_its_sender_until_the_hour_is_over(tmp_path: Path) -> None:
+    found = senders(tmp_path)
+    asker = Admitted(Key("k", Tenant("acme", "", b""), frozenset()), "8.8.8.8", "UA", {}, [])
+    first = found.of(asker, T0)
+    assert found.of(asker, T0 + 1) is first is found.find("8.8.8.8", "UA", T0)
+    later = found.of(asker, T0 + HOUR_MS)
+    assert later is not first
+    assert later.viewer_hash("acme") == first.viewer_hash("acme"), "of one day"
+    assert found.of(asker, T0 + DAY_MS).viewer_hash("acme") != first.viewer_hash("acme"), "of the next"

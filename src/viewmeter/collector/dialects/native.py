@@ -115,11 +115,13 @@ def _one_by_one(body: bytes) -> Decoded:
         text = bytes(raw)
         try:
             fields = _element.decode(text)
-        except UnicodeDecodeError:
-            decoded.rejected.append(Rejection(index, "invalid_text", "the event is not valid UTF-8", text))
-            continue
-        except (msgspec.DecodeError, RecursionError) as error:
-            decoded.rejected.append(Rejection(index, "malformed", f"the event is not valid JSON: {error}", text))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            # Not by the error's type: up to msgspec 0.22 text that is not UTF-8 is a UnicodeDecodeError, then no more.
+            if _is_utf8(text):
+                why = "malformed", f"the event is not valid JSON: {error}"
+            else:
+                why = "invalid_text", "the event is not valid UTF-8"
+            decoded.rejected.append(Rejection(index, *why, text))
             continue
         reason = _why_not(fields) or _take(fields, decoded)
         if reason is None:
@@ -127,6 +129,15 @@ def _one_by_one(body: bytes) -> Decoded:
         else:
             decoded.rejected.append(Rejection(index, *reason, text))
     return decoded
+
+
+def _is_utf8(text: bytes) -> bool:
+    """Say whether the bytes are UTF-8 (RFC 3629)."""
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _split(body: bytes) -> list[msgspec.Raw]:
