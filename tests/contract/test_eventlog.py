@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from viewmeter.eventlog import embedded
 from viewmeter.eventlog.embedded import EmbeddedLogReader, EmbeddedLogWriter
 from viewmeter.model.time import HOUR_MS
 from viewmeter.testing.contracts.eventlog import T0, EventLogContract, batch, seqs_by_offset
@@ -290,6 +291,23 @@ def test_L7_a_writer_goes_on_behind_a_newest_file_that_cannot_be_read(log: Embed
     assert found[offset] == [99]
     assert {n: seqs for n, seqs in found.items() if seqs} == {n: [n] for n in range(1, 9)} | {offset: [99]}
     assert reader.damaged()
+
+
+def test_a_file_that_is_full_is_put_in_order_beside_the_next_one(
+    log: EmbeddedLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = len(embedded.rows.encode(batch(0)))
+    monkeypatch.setattr(embedded, "_FILE_BYTES", 3 * size - 1)
+    writer, reader = log.writer(), log.reader()
+    for number in range(9):
+        assert writer.append(batch(0)) == number + 1
+        assert reader.ends() == {0: number + 1}
+    reader.close()
+    writer.close()
+    assert [int(path.stem.rpartition("-")[2]) for path in log.files()] == [1, 4, 7]
+    assert list(log.root.glob("p00/*-wal")) == [], "each file is complete by itself"
+    assert log.writer().next_offset == 10
+    assert list(seqs_by_offset(log.reader())) == [number + 1 for number in range(9)]
 
 
 def test_a_batch_of_ten_events_takes_about_a_kilobyte(log: EmbeddedLog) -> None:

@@ -19,11 +19,14 @@ from viewmeter.testing.faults import CUTS, Disk
 APPENDING = """
     import sys, time
     from pathlib import Path
+    from viewmeter.eventlog import embedded
     from viewmeter.eventlog.embedded import EmbeddedLogReader, EmbeddedLogWriter
     from viewmeter.eventlog.protocol import LogUnavailableError
     from viewmeter.testing.contracts.eventlog import batch
 
-    root, read_too = Path(sys.argv[1]) / "log", sys.argv[2] == "True"
+    root, read_too = Path(sys.argv[1]) / "log", sys.argv[2] == "beside a reader"
+    if sys.argv[2] == "in small files":
+        embedded._FILE_BYTES = 1
     writer = EmbeddedLogWriter(root, 0, lambda: 1_764_000_000_000)
     reader = EmbeddedLogReader(root) if read_too else None
     for number in range(40):
@@ -42,13 +45,14 @@ APPENDING = """
 class Appending:
     """A process that appends batch after batch, one at a time, as it is told."""
 
-    def __init__(self, base: Path, read_too: bool) -> None:
+    def __init__(self, base: Path, manner: str) -> None:
         self.base = base.resolve()
+        self.manner = manner
         self.root = self.base / "root"
         self.root.mkdir()
         self.shim = shim_below(self.root, self.base / "shim")
         self.process = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(APPENDING), str(self.root), str(read_too)],
+            [sys.executable, "-c", textwrap.dedent(APPENDING), str(self.root), manner],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,  # the room's own log
             stderr=subprocess.PIPE,
@@ -88,7 +92,7 @@ def found(root: Path) -> list[int]:
         reader.close()
 
 
-@pytest.fixture(params=[False, True], ids=["alone", "beside a reader"])
+@pytest.fixture(params=["alone", "beside a reader", "in small files"])
 def appending(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Appending]:
     process = Appending(tmp_path, request.param)
     yield process
@@ -103,7 +107,10 @@ def test_L1_L2_a_file_whose_sync_failed_is_trusted_no_more(appending: Appending,
     while appending.shim.refused < failures:
         appending.append()
     appending.append(3)
-    assert appending.bad or not begun, "a sync that failed was answered as a success"
+    if (
+        appending.manner != "in small files"
+    ):  # else the sync may have been that of a file before, whose rows have theirs
+        assert appending.bad or not begun, "a sync that failed was answered as a success"
     assert len(appending.good) >= begun + 3
     for kind in CUTS:
         for seed in range(3):
@@ -119,7 +126,7 @@ def test_L1_L2_a_disk_that_takes_no_writes_heals(appending: Appending, kind: str
         appending.shim.full(5_000)
     else:
         appending.shim.fail(writes=2, path="/p00/")
-    while len(appending.bad) < 2:
+    while len(appending.bad) < 2 and appending.shim.refused < 2:
         appending.append()
     appending.shim.room()
     appending.append(3)

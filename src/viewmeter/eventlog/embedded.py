@@ -1,7 +1,9 @@
-"""The embedded log: hourly SQLite files in WAL mode, one writer a partition, fsync before the answer.
+"""The embedded log: SQLite files in WAL mode, a new one each hour or 64 MB, one writer a partition, fsync before the
+answer.
 
 In: record batches of `EVENT_SCHEMA`. Out: their offsets, once they survive a power cut (`synchronous=FULL`: the
-append is one transaction and ends with an fsync). The reader is in `embedded_reader.py`. Promised: L1 to L3 of
+append is one transaction and ends with an fsync). No append waits for a checkpoint: a file takes all its rows in its
+WAL, and is put in order by a thread of its own once the next file has begun (decision 99). The reader is in `embedded_reader.py`. Promised: L1 to L3 of
 `protocol.py`. After an error of the disk the file is given up and a new one begun (decision 75); a process never
 appends to a file of the one before it, for the same reason. A full disk heals by itself.
 Not done here: batching (the collector's group commit does it), and any check of the events themselves.
@@ -14,6 +16,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Final
 
@@ -31,14 +34,15 @@ __all__ = ["EmbeddedLogReader", "EmbeddedLogWriter", "PartitionTakenError"]
 _log = structlog.get_logger(__name__)
 
 _PAGE_BYTES: Final = 8192
-_WAL_PAGES: Final = 1000
-"""8 MB between checkpoints: each page is written twice, so a larger log only delays that and takes more disk."""
+_FILE_BYTES: Final = 64 << 20
+"""From so many bytes of rows on the next file is begun: what a start after a crash has to read of a WAL is bounded."""
+_COMPLETION_S: Final = 60.0
+"""How long an append waits for the file before the last one to be put in order. Then it begins no new file."""
 
 _PRAGMAS: Final = (
     f"PRAGMA page_size={_PAGE_BYTES}",
     "PRAGMA synchronous=FULL",
-    f"PRAGMA wal_autocheckpoint={_WAL_PAGES}",
-    f"PRAGMA journal_size_limit={4 * _WAL_PAGES * _PAGE_BYTES}",
+    "PRAGMA wal_autocheckpoint=0",
     "PRAGMA temp_store=MEMORY",
 )
 _NOTHING_WRITTEN: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_BUSY)
@@ -63,6 +67,9 @@ class EmbeddedLogWriter:
         self._clock = clock
         self._connection: sqlite3.Connection | None = None
         self._segment_hour = ""  # of the open file
+        self._segment_bytes = 0  # of its rows
+        self._completer = ThreadPoolExecutor(1, "log-complete")
+        self._completing: Future[None] | None = None
         self._hour = ""  # the latest one so far
         self._folder.mkdir(parents=True, exist_ok=True)
         for folder in (self._folder, root, root.parent):
@@ -94,6 +101,7 @@ class EmbeddedLogWriter:
         row = (offset, int(received.min()), int(received.max()), events.num_rows, rows.checksum(blob), blob)
         try:
             self._open_for(self._clock()).execute(_INSERT, row)
+            self._segment_bytes += len(blob)
         except (sqlite3.Error, OSError) as error:
             if getattr(error, "sqlite_errorcode", None) not in _NOTHING_WRITTEN:
                 self._give_up_file()
@@ -106,21 +114,39 @@ class EmbeddedLogWriter:
         return offset
 
     def close(self) -> None:
-        """Release the partition. Idempotent."""
+        """Release the partition, its files in order. Idempotent."""
         self._close_connection()
+        self._completer.shutdown()
         self._release_lock()
 
     def _open_for(self, now_ms: int) -> sqlite3.Connection:
         """Return the open file of this hour. A clock that goes backwards stays in the file that is open."""
         self._hour = max(self._hour, files.hour_of(now_ms))
         if self._connection is not None:
-            if self._segment_hour == self._hour:
+            if self._segment_hour == self._hour and self._segment_bytes < _FILE_BYTES:
                 return self._connection
-            # The hour is over: leave nothing in the WAL, so that the file is complete by itself.
+            self._retire()
+        return self._connection or self._begin_file()
+
+    def _retire(self) -> None:
+        """Hand the open file to the thread that puts it in order. At most one is with it, so that none pile up."""
+        if self._completing is not None and not self._completing.done():
+            wait((self._completing,), _COMPLETION_S)
+            if not self._completing.done():
+                return  # a disk that slow takes no second checkpoint beside the first
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._completing = self._completer.submit(self._complete, connection)
+
+    def _complete(self, connection: sqlite3.Connection) -> None:
+        """Leave nothing in the WAL, so that the file is complete by itself. Where that fails, its WAL stays valid."""
+        try:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.Error as error:
+            _log.warning("log_file_not_completed", partition=self._partition, error=str(error))
+        finally:
             with contextlib.suppress(sqlite3.Error):
-                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            self._close_connection()
-        return self._begin_file()
+                connection.close()
 
     def _begin_file(self) -> sqlite3.Connection:
         segment = files.new_segment(self._folder, self._hour, self._next)
@@ -142,7 +168,7 @@ class EmbeddedLogWriter:
             with contextlib.suppress(OSError):  # it holds nothing, and a disk that stays full must not fill with names
                 files.remove_segment(segment.path)
             raise
-        self._connection, self._segment_hour = connection, segment.hour
+        self._connection, self._segment_hour, self._segment_bytes = connection, segment.hour, 0
         return connection
 
     def _give_up_file(self) -> None:
