@@ -1,12 +1,11 @@
-"""The embedded log: SQLite files in WAL mode, a new one each hour or 64 MB, one writer a partition, fsync before the
-answer.
+"""The embedded log: SQLite files in WAL mode, one each hour or 64 MB, one writer a partition, fsync before the answer.
 
 In: record batches of `EVENT_SCHEMA`. Out: their offsets, once they survive a power cut (`synchronous=FULL`: the
 append is one transaction and ends with an fsync). No append waits for a checkpoint: a file takes all its rows in its
-WAL, and is put in order by a thread of its own once the next file has begun (decision 99). The reader is in `embedded_reader.py`. Promised: L1 to L3 of
-`protocol.py`. After an error of the disk the file is given up and a new one begun (decision 75); a process never
-appends to a file of the one before it, for the same reason. A full disk heals by itself.
-Not done here: batching (the collector's group commit does it), and any check of the events themselves.
+WAL, and a thread of its own puts it in order once the next one has begun (decision 99). The reader is in
+`embedded_reader.py`. Promised: L1 to L3 of `protocol.py`. After an error of the disk the file is given up and a new one
+begun (decision 75); a process never appends to a file of the one before it, for the same reason. A full disk heals by
+itself. Not done here: batching (the collector's group commit does it), and any check of the events themselves.
 """
 
 from __future__ import annotations

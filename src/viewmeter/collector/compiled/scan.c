@@ -75,6 +75,20 @@ static inline at_t blanks(at_t p, at_t end) {
 
 static inline int is_digit(unsigned char c) { return c >= '0' && c <= '9'; }
 
+/* memcmp() == 0 for what is mostly short and mostly equal: eight bytes at a time, the last ones overlapping. */
+static inline int same(at_t a, at_t b, size_t size) {
+    if (size < 8 || size > 64) return memcmp(a, b, size) == 0;
+    uint64_t left, right, differ = 0;
+    for (size_t i = 0; i + 8 < size; i += 8) {
+        memcpy(&left, a + i, 8);
+        memcpy(&right, b + i, 8);
+        differ |= left ^ right;
+    }
+    memcpy(&left, a + size - 8, 8);
+    memcpy(&right, b + size - 8, 8);
+    return (differ | (left ^ right)) == 0;
+}
+
 /* ---- texts ---------------------------------------------------------------------------------------------------- */
 
 /* Return the number of characters, or -1 where the bytes are not UTF-8 as RFC 3629 has it (no surrogates). */
@@ -126,7 +140,7 @@ static at_t text(at_t p, at_t end, int64_t most_chars, vm_text *found) {
 
 static inline at_t text_like(at_t p, at_t end, int64_t most_chars, const vm_text *before, vm_text *found) {
     if (before != NULL && before->at != NULL && (size_t)(end - p) > before->size && p[before->size] == '"' &&
-        memcmp(p, before->at, before->size) == 0) {
+        same(p, before->at, before->size)) {
         *found = *before;
         return p + before->size + 1;
     }
@@ -156,31 +170,60 @@ typedef struct {
     int fraction;     /* whether any of them is not 0 */
 } number_t;
 
+static const uint64_t tens[] = {1, 10, 100, 1000, 10000, 100000, 1000000, 10000000, 100000000};
+
+/* Read up to eight digits as a number; return how many there are. Fewer than eight: they are all. */
+static inline int digits_at(at_t p, at_t end, uint64_t *value) {
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    if (end - p >= 8) {
+        uint64_t eight;
+        memcpy(&eight, p, 8);
+        eight ^= ONES * '0';                                            /* a digit is now 0 to 9 */
+        uint64_t others = ((eight + ONES * 0x76) | eight) & HIGHS;      /* what is not; exact up to the first of them */
+        int count = others ? __builtin_ctzll(others) / 8 : 8;
+        if (count == 0) return 0;
+        eight <<= 64 - 8 * count;                                       /* as if zeros stood in front */
+        eight = eight * 10 + (eight >> 8);                              /* pairs, in each second byte */
+        eight = ((eight & 0x000000FF000000FFULL) * (100 + (1000000ULL << 32)) +
+                 ((eight >> 16) & 0x000000FF000000FFULL) * (1 + (10000ULL << 32))) >> 32;
+        *value = eight;
+        return count;
+    }
+#endif
+    int count = 0;
+    for (*value = 0; count < 8 && p < end && is_digit(*p); p++, count++) *value = *value * 10 + (uint64_t)(*p - '0');
+    return count;
+}
+
 static at_t number(at_t p, at_t end, number_t *n) {
     at_t start = p;
-    uint64_t digits = 0;
-    while (p < end && is_digit(*p)) {
-        if (p - start == 15) return NULL; /* beyond every bound */
-        digits = digits * 10 + (*p++ - '0');
-    }
+    uint64_t digits = 0, some;
+    int count;
+    do {
+        count = digits_at(p, end, &some);
+        digits = digits * tens[count] + some * (count > 0);
+        p += count;
+        if (p - start > 15) return NULL; /* beyond every bound */
+    } while (count == 8);
     if (p == start || (*start == '0' && p - start > 1)) return NULL;
     *n = (number_t){digits, digits, 0, 1, 0, 0};
     if (p == end || *p != '.') return p;
+    int64_t used = digits == 0 ? 0 : p - start; /* a zero takes no room; those behind the point do */
     at_t point = ++p;
-    int64_t used = digits == 0 ? 0 : point - 1 - start;
-    for (; p < end && is_digit(*p); p++) {
-        int digit = *p - '0';
-        if (p - point < 4) n->first_places = n->first_places * 10 + digit;
-        if (digit) n->fraction = 1;
-        used += used > 0 || digit; /* leading zeros take no room */
+    do {
+        count = digits_at(p, end, &some);
+        if (count == 0) break;
+        if (p == point) n->first_places = (int)(count < 4 ? some * tens[4 - count] : some / tens[count - 4]);
+        if (some) n->fraction = 1;
+        used += count;
         if (used > 19) n->exact = 0;
         if (n->exact) {
-            digits = digits * 10 + (uint64_t)digit;
-            n->places++;
+            digits = digits * tens[count] + some;
+            n->places += count;
         }
-    }
+        p += count;
+    } while (count == 8);
     if (p == point) return NULL;
-    for (int64_t i = p - point; i < 4; i++) n->first_places *= 10;
     n->digits = digits;
     return p;
 }
@@ -334,7 +377,7 @@ static at_t object(at_t p, scan_t *scan, const vm_event *before, vm_event *event
         name_t *expected = &scan->names[i];
         if (i == NAMES_MAX) return NULL;
         if (i < scan->names_known && (size_t)(end - p) >= expected->size &&
-            memcmp(p, expected->at, expected->size) == 0) {
+            same(p, expected->at, expected->size)) {
             p += expected->size;
         } else {
             if ((p = name(p, end, expected)) == NULL) return NULL;
