@@ -28,6 +28,9 @@ _DRAINED_BYTES: Final = 8 << 20
 written everything."""
 _MAX_MEMBERS: Final = 16
 """gzip members or zstd frames of one body. A body of nothing but empty members took 0.7 s."""
+_FREE_CHUNKS: Final = 64
+_LEAST_CHUNK_BYTES: Final = 64
+"""A chunk costs the server as much as a beacon does, so beyond the first ones they must hold something."""
 _SLICE_BYTES: Final = 256
 """zstd input at a time: a block of 4 bytes may become 128 KiB, so this is at most 8 MiB of output."""
 
@@ -36,20 +39,26 @@ BREAKS: Final = (asyncio.CancelledError, ProtocolClosed, ProtocolError)
 
 
 class BrokenBodyError(Exception):
-    """The body ended before its end, its chunks are no chunks, or it has trailers."""
+    """The body is not read on; the text says why."""
 
 
-async def pieces(wire: Wire) -> AsyncIterator[bytes]:
-    """Yield the pieces of a whole body. Raises `BrokenBodyError`.
+async def pieces(wire: Wire, *, chunked: bool) -> AsyncIterator[bytes]:
+    """Yield the pieces of a whole body. Raises `BrokenBodyError`. chunked: the sender decides how large they are.
 
     The server yields one empty piece at the end of a body. Where the body breaks off it yields another one before, and
     says nothing else (granian 2.8); so it does for trailers.
     """
     ended = False
+    count = size = 0
     async for piece in wire:
         if ended:
-            raise BrokenBodyError
+            raise BrokenBodyError("the body broke off, its chunks are malformed, or it has trailers")
         if piece:
+            count += 1
+            size += len(piece)
+            if chunked and count > _FREE_CHUNKS + size // _LEAST_CHUNK_BYTES:
+                why = f"its first {count} chunks hold {size} bytes: send {_LEAST_CHUNK_BYTES} bytes or more in each, "
+                raise BrokenBodyError(why + "or the body in one piece with a Content-Length")
             yield piece
         else:
             ended = True
@@ -107,7 +116,7 @@ class Bodies:
         kept: list[bytes] = []
         size = held = 0
         try:
-            async for piece in pieces(wire):
+            async for piece in pieces(wire, chunked=declared is None):
                 size += len(piece)
                 if size > self._limit:
                     kept.clear()
@@ -119,8 +128,8 @@ class Bodies:
                 self._held += len(piece)
                 if self._held > self._max_held:
                     raise ProblemError(answers.refusal("overloaded", "", headers, retry_after_s=self._retry_after_s))
-        except BrokenBodyError:
-            raise ProblemError(self._incomplete(headers)) from None
+        except BrokenBodyError as error:
+            raise ProblemError(self._incomplete(headers, str(error))) from None
         finally:
             self._held -= held
         if size > self._limit:
@@ -130,8 +139,8 @@ class Bodies:
         return b"".join(kept)
 
     @staticmethod
-    def _incomplete(headers: Headers) -> Answer:
-        detail = "the body broke off, its chunks are malformed, or it has trailers; nothing of it was accepted"
+    def _incomplete(headers: Headers, why: str = "the body broke off") -> Answer:
+        detail = f"nothing of the beacon was accepted: {why}"
         return answers.refusal("invalid_body", detail, [*headers, ("connection", "close")])
 
 

@@ -194,7 +194,7 @@ class Gateway:
                 scope.method,
                 url,
                 headers=self._request_headers(scope),
-                data=self._body(proto) if has_body else None,
+                data=self._body(proto, chunked=declared is None) if has_body else None,
                 allow_redirects=False,
             ) as answer:
                 await self._pass_back(visit, answer)
@@ -272,7 +272,7 @@ class Gateway:
             )
         return self._session
 
-    async def _body(self, proto: Any) -> AsyncIterator[bytes]:
+    async def _body(self, proto: Any, *, chunked: bool) -> AsyncIterator[bytes]:
         """Yield the client's body. Raises `_BodyError`.
 
         An error that is raised here is kept by the HTTP client for a while, with all frames and contexts that it went
@@ -282,7 +282,7 @@ class Gateway:
         deadline = loop.time() + self._settings.body_timeout_s
         total = 0
         fault: _BodyError | None = None
-        body: AsyncIterator[bytes] | None = pieces(proto)
+        body: AsyncIterator[bytes] | None = pieces(proto, chunked=chunked)
         while fault is None and body is not None:
             part = b""
             try:
@@ -291,8 +291,8 @@ class Gateway:
             except TimeoutError:
                 bound = f"{self._settings.body_timeout_s:g} s"
                 fault = _BodyError("body_timeout", f"The body did not arrive within {bound}.")
-            except BrokenBodyError:
-                fault = _BodyError("invalid_body", "The body broke off, or its chunks are malformed.")
+            except BrokenBodyError as error:
+                fault = _BodyError("invalid_body", f"The body is not read on: {error}.")
             total += len(part)
             if total > self._settings.max_request_bytes:
                 fault = self._too_large()
