@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from viewmeter.batch import carry, hour, part
-from viewmeter.batch.child import key_ranges
 from viewmeter.batch.hour import HourResult
+from viewmeter.batch.part import key_ranges
 from viewmeter.batch.window import COLUMNS, window_of
 from viewmeter.model.time import HOUR_MS
 from viewmeter.testing.columns import to_table

@@ -169,7 +169,7 @@ class EmbeddedBatch:
                 str(file) for file in self._carries.ended_before(hour_ms, hour_ms - self._settings.remember_h * HOUR_MS)
             ],
             part_events=self._settings.part_events,
-            threads=self._settings.threads,
+            processes=self._settings.processes,
         )
         self._runner(request, lambda: self._stopping, float(self._settings.run_timeout_s))
         return self._close_hour(out, began)

@@ -44,19 +44,32 @@ class About:
     handover: str = ""
     counts: Counts = field(default_factory=Counts)
     kept: bool = False  # the hour's rows come from no job: this run made the carry alone
+    stages: dict[str, tuple[float, float]] = field(default_factory=dict)  # step of a large run -> wall and CPU seconds
 
 
-def put_result(result: HourResult, about: About, folder: Path) -> None:
-    """Write a result under its final name, durably."""
+def begin(folder: Path) -> Path:
+    """Return the folder in which a result is made that shall lie at `folder`."""
     making = folder.with_name(f"{folder.name}-{os.getpid()}{_UNFINISHED}")
     shutil.rmtree(making, ignore_errors=True)
     making.mkdir(parents=True)
-    for name, table in {**result.rows, "viewers": result.viewers}.items():
-        with pa.OSFile(str(making / f"{name}.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table.combine_chunks())
-    pq.write_table(result.kept_open, making / "open.parquet", row_group_size=_GROUP_ROWS, compression="zstd")
-    pq.write_table(result.kept_ended, making / "ended.parquet", row_group_size=_GROUP_ROWS, compression="zstd")
-    about = replace(about, handover=result.handover, counts=result.counts)
+    return making
+
+
+def put_table(making: Path, name: str, table: pa.Table, piece: int | None = None) -> None:
+    """Write the rows of a rollup, or a piece of them: pieces ascend, and have the same columns."""
+    path = making / (f"{name}.arrow" if piece is None else f"{name}-{piece:02}.arrow")
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table.combine_chunks())
+
+
+def put_left(making: Path, kept_open: pa.Table, kept_ended: pa.Table) -> None:
+    """Write what the hour leaves to the next ones."""
+    for name, table in (("open", kept_open), ("ended", kept_ended)):
+        pq.write_table(table, making / f"{name}.parquet", row_group_size=_GROUP_ROWS, compression="zstd")
+
+
+def finish(making: Path, about: About, folder: Path) -> None:
+    """Give a result its final name, durably."""
     (making / "about.json").write_text(json.dumps(asdict(about)))
     for file in making.iterdir():
         disk.sync(file)
@@ -66,11 +79,22 @@ def put_result(result: HourResult, about: About, folder: Path) -> None:
     disk.sync(folder.parent)
 
 
+def put_result(result: HourResult, about: About, folder: Path) -> None:
+    """Write a result under its final name, durably."""
+    making = begin(folder)
+    for name, table in {**result.rows, "viewers": result.viewers}.items():
+        put_table(making, name, table)
+    put_left(making, result.kept_open, result.kept_ended)
+    finish(making, replace(about, handover=result.handover, counts=result.counts), folder)
+
+
 def rows_of(folder: Path) -> tuple[Mapping[str, pa.Table], pa.Table]:
     """Return the rows by rollup and the viewers of a finished result, mapped into memory."""
-    tables = {}
+    found: dict[str, list[pa.Table]] = {}
     for file in sorted(folder.glob("*.arrow")):
-        tables[file.stem] = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+        table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+        found.setdefault(file.stem.partition("-")[0], []).append(table)
+    tables = {name: pa.concat_tables(pieces) for name, pieces in found.items()}
     viewers = tables.pop("viewers")
     return tables, viewers
 

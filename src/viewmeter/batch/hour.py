@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from viewmeter.batch import carry, present, sums
+from viewmeter.batch.codes import Coded
 from viewmeter.batch.part import Part
 from viewmeter.model import segments as seg
 
@@ -51,17 +52,31 @@ class HourResult:
 
 
 @dataclass(frozen=True)
+class Present:
+    """Who was there and who played, by group of `video`."""
+
+    runs: present.Runs
+    plays: tuple[Array, Array]  # group, viewer hash
+    keys: dict[str, Coded]  # of the groups
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a part leaves to the next hour, and what was counted."""
+
+    kept_open: pa.Table
+    kept_ended: pa.Table
+    pushed: int
+    counts: Counts
+
+
+@dataclass(frozen=True)
 class Digested:
     """A part when its events are no longer needed."""
 
     rows: dict[str, sums.Rows]
-    runs: present.Runs
-    video_keys: dict[str, Any]
-    plays: tuple[Array, Array]  # group of `video`, viewer hash
-    part: Counts
-    pushed: int
-    kept_open: pa.Table
-    kept_ended: pa.Table
+    present: Present
+    left: Left
 
 
 def digest(hour_ms: int, part: Part) -> Digested:
@@ -77,48 +92,46 @@ def digest(hour_ms: int, part: Part) -> Digested:
         part.fills_received_at,
     )  # fmt: skip
     return Digested(
-        rows={name: rows.kept() for name, rows in sums.rows_of(hour_ms, part, groups).items()},
-        runs=present.Runs.of(hour_ms, part.presence, video, viewer),
-        video_keys=keys,
-        plays=(video[players], viewer[players]),
-        part=counts,
-        pushed=part.pushed,
-        kept_open=part.kept_open,
-        kept_ended=part.kept_ended,
+        sums.rows_of(hour_ms, part, groups),
+        Present(present.Runs.of(hour_ms, part.presence, video, viewer), (video[players], viewer[players]), keys),
+        Left(part.kept_open, part.kept_ended, part.pushed, counts),
     )
 
 
 def finish(hour_ms: int, parts: Iterable[Digested]) -> HourResult:
-    """Put the parts of an hour together, in ascending order of their keys. Takes their rows out of them."""
+    """Put the parts of an hour together, in ascending order of their keys."""
     done = list(parts)
     rows: dict[str, pa.Table] = {}
     for name in (*sums.BY_VIEW, "delivery", "retention"):
-        found = [part.rows.pop(name) for part in done if name in part.rows]
-        if found:
-            whole = sums.together(found)
-            rows[name] = whole.table()
-            if name == "video":
-                rows |= {parent: of.table() for parent, of in sums.parents(whole).items()}
-    keys, numbers = sums.one_numbering([part.video_keys for part in done])
-    offsets = np.cumsum([0, *(len(part.video_keys["video_id"].codes) for part in done)])
+        found = [part.rows[name] for part in done if name in part.rows]
+        rows |= {of: whole.table() for of, whole in put_together(name, found).items()}
+    among, viewers = people(hour_ms, [part.present for part in done])
+    kept_open, kept_ended, handover, counts = leave([part.left for part in done])
+    return HourResult(rows | among, viewers, kept_open, kept_ended, handover, counts)
+
+
+def put_together(name: str, parts: list[sums.Rows]) -> dict[str, sums.Rows]:
+    """Return the rows of one rollup of all parts, and of those whose rows are sums of its."""
+    if not parts:
+        return {}
+    whole = sums.together(parts)
+    return {name: whole, **sums.parents(name, whole)}
+
+
+def people(hour_ms: int, parts: list[Present]) -> tuple[dict[str, pa.Table], pa.Table]:
+    """Return the rows of `concurrency` and `peaks`, and the distinct viewers of plays."""
+    keys, numbers = sums.one_numbering([part.keys for part in parts])
+    offsets = np.cumsum([0, *(len(part.keys["video_id"].codes) for part in parts)])
     renumber = [numbers[a:b] for a, b in pairwise(offsets)]
-    samples = present.count(present.Runs.joined([part.runs for part in done], renumber), len(keys["video_id"].codes))
+    samples = present.count(present.Runs.joined([part.runs for part in parts], renumber), len(keys["video_id"].codes))
+    rows = {}
     if len(samples.group):
         rows["concurrency"] = present.concurrency_rows(hour_ms, samples, keys)
         rows["peaks"] = present.peak_rows(hour_ms, samples, keys)
-    kept_open = pa.concat_tables([part.kept_open for part in done]).unify_dictionaries()
-    kept_ended = pa.concat_tables([part.kept_ended for part in done]).unify_dictionaries()
-    return HourResult(
-        rows,
-        _viewers(done, renumber, keys),
-        kept_open,
-        kept_ended,
-        _handover(done, kept_open, kept_ended),
-        _counts(done),
-    )
+    return rows, _viewers(parts, renumber, keys)
 
 
-def _viewers(parts: list[Digested], renumber: list[Array], keys: dict[str, Any]) -> pa.Table:
+def _viewers(parts: list[Present], renumber: list[Array], keys: dict[str, Coded]) -> pa.Table:
     group = np.concatenate([new[part.plays[0]] for part, new in zip(parts, renumber, strict=True)])
     viewer = np.concatenate([part.plays[1] for part in parts])
     order = np.lexsort((viewer, group))
@@ -129,8 +142,15 @@ def _viewers(parts: list[Digested], renumber: list[Array], keys: dict[str, Any])
     return pa.table({**words, "viewer_hash": viewer})
 
 
-def _counts(parts: list[Digested]) -> Counts:
-    counts = [part.part for part in parts]
+def leave(parts: list[Left]) -> tuple[pa.Table, pa.Table, str, Counts]:
+    """Return the open and the ended views, what the next hour depends on, and the counts of all parts."""
+    kept_open = pa.concat_tables([part.kept_open for part in parts]).unify_dictionaries()
+    kept_ended = pa.concat_tables([part.kept_ended for part in parts]).unify_dictionaries()
+    counts = _counts([part.counts for part in parts])
+    return kept_open, kept_ended, _handover(sum(part.pushed for part in parts), kept_open, kept_ended), counts
+
+
+def _counts(counts: list[Counts]) -> Counts:
     return Counts(
         events=sum(c.events for c in counts),
         duplicates=sum(c.duplicates for c in counts),
@@ -141,10 +161,10 @@ def _counts(parts: list[Digested]) -> Counts:
     )
 
 
-def _handover(parts: list[Digested], kept_open: pa.Table, kept_ended: pa.Table) -> str:
+def _handover(pushed: int, kept_open: pa.Table, kept_ended: pa.Table) -> str:
     """Return what the next hour depends on: the views, and the events of this hour that it owns."""
     found = hashlib.blake2b(digest_size=16)
     found.update(carry.digest(kept_open).encode())
     found.update(carry.digest(kept_ended).encode())
-    found.update(str(sum(part.pushed for part in parts) & ((1 << 64) - 1)).encode())
+    found.update(str(pushed & ((1 << 64) - 1)).encode())
     return found.hexdigest()

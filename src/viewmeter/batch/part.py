@@ -7,8 +7,9 @@ that an hour of any size fits in memory; nothing of one part depends on another.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -89,6 +90,12 @@ def compute(
     end_ms = window.end_ms if until_ms is None else min(window.end_ms, until_ms)
     run.pass_time(end_ms)
     return run.part(cdns, end_ms)
+
+
+def key_ranges(parts: int) -> Iterator[tuple[int, int]]:
+    """Yield ranges of view keys, both ends included, that cover all of them; keys are spread evenly."""
+    edges = [-(1 << 63) + ((1 << 64) * i) // parts for i in range(parts + 1)]
+    return ((low, high - 1) for low, high in pairwise(edges))
 
 
 def _cdns(carried: pa.Table, events: pa.Table) -> tuple[pa.Array, Array, Array]:

@@ -25,8 +25,8 @@ import pyarrow.compute as pc
 from viewmeter.archive.protocol import ArchiveReader
 from viewmeter.batch import files, part, sums
 from viewmeter.batch.carry import DIMENSIONS, nothing
-from viewmeter.batch.child import key_ranges
 from viewmeter.batch.codes import Coded, combined
+from viewmeter.batch.part import key_ranges
 from viewmeter.batch.settings import BatchSettings
 from viewmeter.batch.window import COLUMNS, window_of
 from viewmeter.model.catalogue import Kind

@@ -19,8 +19,8 @@ class BatchSettings:
     part_events: int = 500_000
     """Events that are computed at once (about 700 bytes each while they are); larger hours are cut by views."""
 
-    threads: int = 2
-    """Parts of an hour that are computed beside each other."""
+    processes: int = 2
+    """Processes that compute a large hour, each a part at a time (about 500 MB while it does)."""
 
     remember_h: int = 72
     """Hours that a view is remembered after its end, for what comes late and for players that wake up."""
@@ -35,5 +35,5 @@ class BatchSettings:
         """Refuse what cannot work."""
         if self.close_after_s < 300:
             raise ValueError("`close_after_s` is at least 300: a view ends after 5 minutes of silence")
-        if min(self.part_events, self.threads, self.remember_h) < 1:
-            raise ValueError("`part_events`, `threads` and `remember_h` are at least 1")
+        if min(self.part_events, self.processes, self.remember_h) < 1:
+            raise ValueError("`part_events`, `processes` and `remember_h` are at least 1")

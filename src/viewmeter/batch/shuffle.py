@@ -1,19 +1,15 @@
 """An hour's events cut into parts by view, on disk: each file of the archive is unpacked once.
 
-In: a reader, ranges of view keys. Out: one table a range. Why: the archive's files are ordered by tenant and view, and
-every file holds views of every range. Read range by range, a row group is unpacked for each range that it touches: six
-times in an hour of 20 million events of one tenant, forty times where many tenants share the files. Promised: memory is
-that of one file a thread; the scratch folder is removed, also by the next start after a crash. Costs disk meanwhile.
+In: a reader, stretches of time, ranges of view keys. Out: one table a range. Why: the archive's files are ordered by
+tenant and view, and every file holds views of every range. Read range by range, a row group is unpacked for each range
+that it touches: six times in an hour of 20 million events of one tenant, forty times where many tenants share the
+files. Promised: memory is that of one file. Costs disk meanwhile. Not done: the folder; it is its caller's.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,50 +30,26 @@ _SCHEMA: Final = pa.schema([ARCHIVE_SCHEMA.field(name) for name in COLUMNS])
 _OPTIONS: Final = pa.ipc.IpcWriteOptions(compression="lz4")
 
 
-@dataclass(frozen=True)
-class Shuffled:
-    """Where the parts are."""
-
-    folder: Path
-    slices: int
-
-    def part(self, number: int) -> pa.Table:
-        """Return the events of one range; its files are no longer needed then."""
-        tables = [_SCHEMA.empty_table()]
-        for piece in range(self.slices):
-            path = _path(self.folder, number, piece)
-            with pa.OSFile(str(path), "rb") as source:
-                tables.append(pa.ipc.open_stream(source).read_all())
-            path.unlink()
-        return pa.concat_tables(tables)
+def stretches(window: Interval, count: int) -> list[Interval]:
+    """Return a range of time in so many stretches: what is cut beside each other."""
+    step = -(-(window.end_ms - window.start_ms) // count)
+    return [Interval(start, min(start + step, window.end_ms)) for start in range(window.start_ms, window.end_ms, step)]
 
 
-@contextlib.contextmanager
-def shuffled(
-    reader: ArchiveReader,
-    window: Interval,
-    ranges: Sequence[tuple[int, int]],
-    out: Path,
-    pool: ThreadPoolExecutor,
-    threads: int,
-) -> Iterator[Shuffled]:
-    """Cut the window's events by ranges of keys that ascend and cover all; each thread takes a stretch of time."""
-    folder = out.with_name(f"{out.name}-parts-{os.getpid()}.tmp")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    try:
-        step = -(-(window.end_ms - window.start_ms) // threads)
-        starts = range(window.start_ms, window.end_ms, step)
-        stretches = [Interval(start, min(start + step, window.end_ms)) for start in starts]
-        behind = np.array([low for low, _ in ranges[1:]], np.int64)
-        list(pool.map(lambda n: _cut(reader, stretches[n], behind, folder, n), range(len(stretches))))
-        yield Shuffled(folder, len(stretches))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def part(folder: Path, number: int, pieces: int) -> pa.Table:
+    """Return the events of one range, of all stretches; its files are no longer needed then."""
+    tables = [_SCHEMA.empty_table()]
+    for piece in range(pieces):
+        path = _path(folder, number, piece)
+        with pa.OSFile(str(path), "rb") as source:
+            tables.append(pa.ipc.open_stream(source).read_all())
+        path.unlink()
+    return pa.concat_tables(tables)
 
 
-def _cut(reader: ArchiveReader, stretch: Interval, behind: Array, folder: Path, piece: int) -> None:
-    """Write a stretch of time, each event to its range's file. `behind`: where the ranges but the first begin."""
+def cut(reader: ArchiveReader, stretch: Interval, ranges: Sequence[tuple[int, int]], folder: Path, piece: int) -> None:
+    """Write a stretch of time, each event to its range's file. `ranges` of keys ascend and cover all."""
+    behind = np.array([low for low, _ in ranges[1:]], np.int64)
     with contextlib.ExitStack() as opened:
         writers = []
         for number in range(len(behind) + 1):

@@ -7,8 +7,8 @@ too; `cross` and `retention` by the hour.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -26,11 +26,11 @@ from viewmeter.model.time import MINUTE_MS
 
 Array = npt.NDArray[Any]
 
-BY_VIEW: Final = ("video", "audience", "device", "cross")
-"""Rollups whose keys a view has; `delivery` has those of the interval besides."""
+BY_VIEW: Final = ("audience", "device", "cross")
+"""Rollups whose keys a view has, summed from increments; `delivery` has those of the interval besides."""
 
-PARENTS: Final = ("channel", "platform")
-"""Rollups whose rows are sums of `video` rows."""
+PARENTS: Final = {"video": "device", "channel": "video", "platform": "video"}
+"""Rollups whose rows are sums of another one's: it has all of their keys, and the same grain."""
 
 
 @dataclass(frozen=True)
@@ -41,26 +41,34 @@ class Rows:
     sketched: Sketched
     keys: dict[str, Coded]  # one row a group
 
-    def table(self) -> pa.Table:
-        """Return them as the store takes them; measures that are 0 throughout are left out."""
+    def table(self, measures: Collection[str] = ()) -> pa.Table:
+        """Return them as the store takes them; measures that are 0 throughout are left out, but for `measures`."""
+        count = len(self.summed.time_ms)
         columns: dict[str, Any] = {"time_ms": self.summed.time_ms}
         columns |= {name: coded.take(self.summed.group).arrow() for name, coded in self.keys.items()}
-        columns |= {name: sums for name in MEASURES if (sums := self.summed.sums.get(name)) is not None and sums.any()}
-        return pa.table(columns | self.sketched.columns(len(self.summed.time_ms)))
+        for name in MEASURES:
+            values = self.summed.sums.get(name)
+            if values is not None and values.any():
+                columns[name] = values
+            elif name in measures:
+                columns[name] = np.zeros(count, np.int64)
+        return pa.table(columns | self.sketched.columns(count))
 
-    def kept(self) -> Rows:
-        """Return the same in as few bytes as it takes: an hour keeps the rows of all of its parts until its end."""
-        sums = {name: _small(values) for name, values in self.summed.sums.items()}
-        return replace(self, summed=replace(self.summed, sums=sums, row_of=np.zeros(0, np.int64)))
-
-
-def _small(values: Array) -> Array:
-    """Return whole numbers in the narrowest signed type that holds them: most sums are 0 or a few."""
-    low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
-    for kind in (np.int8, np.int16, np.int32):
-        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
-            return values.astype(kind)
-    return values
+    def between(self, start_ms: int, end_ms: int) -> Rows:
+        """Return the rows of a range of time, and the groups that they are of."""
+        first, behind = np.searchsorted(self.summed.time_ms, [start_ms, end_ms]).tolist()
+        group = self.summed.group[first:behind]
+        used = np.zeros(len(next(iter(self.keys.values())).codes), bool)
+        used[group] = True
+        place, groups = np.cumsum(used) - 1, np.flatnonzero(used)
+        sums = {name: values[first:behind] for name, values in self.summed.sums.items()}
+        entries = {
+            name: (rows[some].astype(np.int64) - first, values[some])
+            for name, (rows, values) in self.sketched.entries.items()
+            for some in [(rows >= first) & (rows < behind)]
+        }
+        summed = Summed(self.summed.time_ms[first:behind], place[group], sums, np.zeros(0, np.int64))
+        return Rows(summed, Sketched(entries), {name: coded.take(groups) for name, coded in self.keys.items()})
 
 
 def keys_of(name: str) -> tuple[str, ...]:
@@ -172,13 +180,17 @@ def one_numbering(parts: list[dict[str, Coded]]) -> tuple[dict[str, Coded], Arra
     return {name: coded.take(first) for name, coded in columns.items()}, row_of
 
 
-def parents(video: Rows) -> dict[str, Rows]:
-    """Return the rows of channels and of the platform, from those of videos."""
-    out = {}
-    for name in PARENTS:
-        keys = keys_of(name)
-        first, group = combined([video.keys[key] for key in keys])
-        summed = sum_again(video.summed.time_ms, group[video.summed.group], video.summed)
-        words = {key: video.keys[key].take(first) for key in keys}
-        out[name] = Rows(summed, video.sketched.at(summed.row_of), words)
-    return out
+def parents(name: str, rows: Rows) -> dict[str, Rows]:
+    """Return the rows of the rollups that are sums of this one's."""
+    made = {name: rows}
+    for parent, child in PARENTS.items():
+        if child in made:
+            made[parent] = _coarser(made[child], keys_of(parent))
+    del made[name]
+    return made
+
+
+def _coarser(rows: Rows, keys: tuple[str, ...]) -> Rows:
+    first, group = combined([rows.keys[key] for key in keys])
+    summed = sum_again(rows.summed.time_ms, group[rows.summed.group], rows.summed)
+    return Rows(summed, rows.sketched.at(summed.row_of), {key: rows.keys[key].take(first) for key in keys})

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from viewmeter.archive.protocol import ArchiveReader
-from viewmeter.batch.child import key_ranges
+from viewmeter.batch.part import key_ranges
 from viewmeter.batch.window import MARGIN_MS
 from viewmeter.model.catalogue import ROLLUPS, Kind, Rollup
 from viewmeter.model.catalogue.measures import ADDITIVE, VIEW_ENDS
