@@ -352,3 +352,12 @@ def test_memory_would_not_find_other_blind_views(recording: Path) -> None:
     for seq in sorted(events):
         told = told or states[seq]
         assert bool(events[seq].blind) == (seq > 0 and not told), seq
+
+
+def test_a_body_of_thousands_of_tiny_members_is_not_read_to_its_end() -> None:
+    tiny = record(extra="," + ",".join(f"a{i % 10}" for i in range(200)))
+    found = decoded(*[tiny] * 60)
+    assert 0 < len(found.events) < 60
+    assert {one.code for one in found.rejected} == {"malformed"}
+    assert "more members than one each 8 bytes" in found.rejected[0].detail
+    assert len(decoded(*[record()] * 500).events) == 500, "no real body comes near"

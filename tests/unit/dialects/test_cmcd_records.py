@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from viewmeter.collector.dialects.cmcd_records import MAX_MEMBERS, MAX_RECORD_CHARS, InnerItem, read_record
+from viewmeter.collector.dialects.cmcd_keys import fits
+from viewmeter.collector.dialects.cmcd_records import (
+    MAX_ITEMS,
+    MAX_MEMBERS,
+    MAX_RECORD_CHARS,
+    InnerItem,
+    Known,
+    read_record,
+)
 
 GOOD = 'a=1,sid="x",sn=7'
 
@@ -126,3 +134,61 @@ def test_any_text_is_read_without_an_error(text: str) -> None:
 def test_no_neighbour_without_quotes_and_commas_spoils_the_others(noise: str) -> None:
     members = read_record(f'a=1,{noise},sid="x",sn=7').members
     assert (members["a"], members["sid"], members["sn"]) == (1, "x", 7)
+
+
+PIECES = [
+    "br=(3000;v 128;a)",
+    "br=(3000)",
+    'cid="a,b"',
+    'cid="a',
+    "sid=x",
+    "sn=4",
+    "sn=?1",
+    "sta",
+    "",
+    " ",
+    "v=2",
+    "=",
+    "@",
+    "url=1",
+]
+
+
+@given(st.lists(st.lists(st.sampled_from(PIECES), max_size=8).map(",".join), max_size=8))
+def test_what_was_read_before_is_read_the_same_again(records: list[str]) -> None:
+    wanted = frozenset({"br", "cid", "sid", "sn", "sta"})
+    known: dict[str, Known] = {}
+    for text in records:
+        alone = read_record(text, wanted, fits)
+        assert read_record(text, wanted, fits, known) == alone
+        unchecked = read_record(text, wanted)
+        misfits = sum(not fits(key, value) for key, value in unchecked.members.items())
+        assert (alone.members, alone.malformed) == (unchecked.members, unchecked.malformed + misfits)
+
+
+def test_a_list_longer_than_any_real_one_is_malformed() -> None:
+    items = [str(number) for number in range(MAX_ITEMS + 1)]
+    assert len(read(f"br=({' '.join(items[:-1])})")["br"]) == MAX_ITEMS
+    record = read_record(f"a=1,br=({' '.join(items)}),b=2")
+    assert (record.members, record.malformed) == ({"a": 1, "b": 2}, 1)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["1", "2.5", "tok", '"a b"', "?0"]),
+            st.sampled_from(["", ";v", ";v;a", "; v", ";v=2", ";v=?0"]),
+        ),
+        max_size=5,
+    )
+)
+def test_a_list_is_read_the_same_in_either_way(items: list[tuple[str, str]]) -> None:
+    text = f"({'  '.join(value + params for value, params in items)})"
+    slowly = tuple(
+        InnerItem(
+            read(f"k={value}")["k"], tuple(name for name in params.replace(" ", "").split(";")[1:] if name != "v=?0")
+        )
+        for value, params in items
+    )
+    wanted = tuple(item._replace(params=tuple(name.partition("=")[0] for name in item.params)) for item in slowly)
+    assert read(f"k={text}")["k"] == wanted

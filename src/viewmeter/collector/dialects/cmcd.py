@@ -25,7 +25,7 @@ from viewmeter.collector.dialects import (
     UndecodableError,
 )
 from viewmeter.collector.dialects.cmcd_keys import fits
-from viewmeter.collector.dialects.cmcd_records import MAX_RECORD_CHARS, InnerItem, Value, read_record
+from viewmeter.collector.dialects.cmcd_records import MAX_RECORD_CHARS, InnerItem, Known, Value, read_record
 from viewmeter.model.events import MAX_ID_CHARS, MAX_SEQ, MAX_TEXT_CHARS, WireEvent, WireType
 
 VERSION: Final = 2
@@ -36,6 +36,10 @@ WANTED: Final = frozenset((*_IDENTITY, *_LISTS, "cdn", "msd", "pr", "pt", "st", 
 
 MAX_TTFB_MS: Final = 600_000
 """A longer one is no duration but a wall clock (`absolute_ttfb`)."""
+
+_FREE_MEMBERS: Final = 512
+_LEAST_MEMBER_BYTES: Final = 8
+"""Members of real records have 9 bytes and more, commas included. Thousands of shorter ones would only cost time."""
 
 STATES: Final[dict[str, WireType]] = {
     "d": "request",  # preloading
@@ -75,9 +79,10 @@ def decode(body: bytes, *, channel_id: str | None, player: str | None = None) ->
     rejected: list[Rejection] = []
     quirks: Counter[str] = Counter()
     ignored = 0
+    reading = _Reading(_FREE_MEMBERS + len(body) // _LEAST_MEMBER_BYTES)
     for index, line in enumerate(_lines(body)):
         try:
-            event, malformed = _event(line, channel_id, player, quirks)
+            event, malformed = _event(line, channel_id, player, quirks, reading)
         except _RejectedError as why:
             rejected.append(Rejection(index, why.code, why.detail, line.encode("utf-8", "replace")))
         else:
@@ -85,6 +90,26 @@ def decode(body: bytes, *, channel_id: str | None, player: str | None = None) ->
             places.append(index)
             ignored += malformed
     return Decoded(events, rejected, places if rejected else None, ignored, quirks or None)
+
+
+class _Reading:
+    """Reads the records of one body. left: how many members it may still have."""
+
+    def __init__(self, left: int) -> None:
+        self._left = left
+        self._known: dict[str, Known] = {}
+
+    def record(self, line: str) -> tuple[Members, int]:
+        """Return the wanted members of a record, and how many of its values are malformed."""
+        if len(line) > MAX_RECORD_CHARS:
+            detail = f"The record has {len(line)} characters; at most {MAX_RECORD_CHARS} are read."
+            raise _RejectedError("malformed", detail)
+        if self._left <= 0:
+            detail = f"The body has more members than one each {_LEAST_MEMBER_BYTES} bytes; no player's has."
+            raise _RejectedError("malformed", detail)
+        members, malformed, read = read_record(line, WANTED, fits, self._known)
+        self._left -= read
+        return members, malformed
 
 
 def _lines(body: bytes) -> list[str]:
@@ -100,13 +125,11 @@ def _lines(body: bytes) -> list[str]:
     return lines
 
 
-def _event(line: str, channel_id: str | None, player: str | None, quirks: Counter[str]) -> tuple[WireEvent, int]:
+def _event(
+    line: str, channel_id: str | None, player: str | None, quirks: Counter[str], reading: _Reading
+) -> tuple[WireEvent, int]:
     """Return the event of one record and how many of its values were ignored. Adds to `quirks`."""
-    if len(line) > MAX_RECORD_CHARS:
-        detail = f"The record has {len(line)} characters; at most {MAX_RECORD_CHARS} are read."
-        raise _RejectedError("malformed", detail)
-    members, malformed = read_record(line, WANTED)
-    malformed += sum(not fits(key, value) for key, value in members.items())
+    members, malformed = reading.record(line)
     if members.get("v") == VERSION:
         for quirk in _quirks(members):
             quirks[quirk] += 1

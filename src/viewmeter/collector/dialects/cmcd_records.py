@@ -12,7 +12,7 @@ decision 0020.
 from __future__ import annotations
 
 import re
-from collections.abc import Container
+from collections.abc import Callable, Container
 from typing import Final, NamedTuple, TypeAlias
 
 Value: TypeAlias = "str | int | float | bool | InnerList"
@@ -23,6 +23,10 @@ MAX_RECORD_CHARS: Final = 64 * 1024
 
 MAX_MEMBERS: Final = 256
 """Members of a record that are read, malformed ones included. The standard has about 60 keys."""
+
+
+MAX_ITEMS: Final = 16
+"""Items of an inner list, which has one for each type of object; a longer one is malformed."""
 
 
 class InnerItem(NamedTuple):
@@ -36,10 +40,17 @@ InnerList: TypeAlias = tuple[InnerItem, ...]
 
 
 class Record(NamedTuple):
-    """The members that were asked for, by key, and how many members were skipped as malformed."""
+    """The members that were asked for, by key, how many were skipped as malformed, and how many were read."""
 
     members: dict[str, Value]
     malformed: int
+    read: int
+
+
+Known: TypeAlias = tuple[str, "Value | None", bool]
+"""A member that was read: key, value (None: the key is not wanted), and whether that is of the key's type."""
+
+_MAX_KNOWN_CHARS: Final = 128
 
 
 # Strings: the RFC allows ASCII only, but the players' encoder lets every character through that is no control,
@@ -52,7 +63,7 @@ _BARE = rf"(?:{_STRING}|{_NUMBER}|{_TOKEN}|\?[01]|{_RARE})"
 _KEY = r"[a-z*][a-z0-9_\-.*]*+"
 _PARAMS = rf"(?:;[ ]*+{_KEY}(?:={_BARE})?+)*+"
 _ITEM = rf"{_BARE}{_PARAMS}"
-_LIST = rf"\([ ]*+(?:{_ITEM}(?:[ ]++{_ITEM})*+[ ]*+)?+\)"
+_LIST = rf"\([ ]*+(?:{_ITEM}(?:[ ]++{_ITEM}){{0,{MAX_ITEMS - 1}}}+[ ]*+)?+\)"
 
 # One member up to and with the comma behind it. Possessive throughout: nothing is ever read twice.
 _MEMBER = re.compile(
@@ -66,26 +77,50 @@ _INNER = re.compile(rf"({_BARE})({_PARAMS})")
 _PARAM = re.compile(rf";[ ]*+({_KEY})(=\?0)?")
 
 
-def read_record(text: str, wanted: Container[str] | None = None) -> Record:
+def read_record(
+    text: str,
+    wanted: Container[str] | None = None,
+    fits: Callable[[str, Value], bool] | None = None,
+    known: dict[str, Known] | None = None,
+) -> Record:
     """Return the members of one record; with `wanted` only those keys. Of a repeated key the last stands.
 
-    What comes after MAX_MEMBERS members is not read.
+    What comes after MAX_MEMBERS members is not read. fits: says whether a value is of its key's type; one that is not
+    is in `members` and counted as malformed. known: what the caller read with the same arguments; records of one body
+    repeat most of their members, and a look-up costs a fifth of reading one.
     """
     members: dict[str, Value] = {}
-    malformed, at, end = 0, 0, len(text)
-    match = _MEMBER.match
-    for _ in range(MAX_MEMBERS):
-        if at >= end:
-            break
-        found = match(text, at)
-        if found is None:
-            malformed += not _only_blank(text, at)
-            at = text.find(",", at) + 1 or end
-            continue
-        at = found.end()
-        if wanted is None or found[_KEY_AT] in wanted:
-            members[found[_KEY_AT]] = _value(found)
-    return Record(members, malformed)
+    misfits: set[str] = set()
+    malformed, at, end, count = 0, 0, len(text), 0
+    known = {} if known is None else known
+    while at < end and count < MAX_MEMBERS:
+        count += 1
+        comma = text.find(",", at) + 1
+        raw = text[at:comma] if comma else ""
+        # How a member is read depends on nothing behind its comma, so what was read once is read the same again.
+        member = known.get(raw)
+        if member is not None:
+            key, value, good = member
+            at = comma
+        else:
+            found = _MEMBER.match(text, at)
+            if found is None:
+                malformed += not _only_blank(text, at)
+                at = comma or end
+                continue
+            start, at = at, found.end()
+            key = found[_KEY_AT]
+            value = _value(found) if wanted is None or key in wanted else None
+            good = value is None or fits is None or fits(key, value)
+            if at == comma and at - start <= _MAX_KNOWN_CHARS:
+                known[raw] = key, value, good
+        if value is not None:
+            members[key] = value
+            if not good:
+                misfits.add(key)
+            elif misfits:
+                misfits.discard(key)
+    return Record(members, malformed + len(misfits), count)
 
 
 def only_members(text: str, wanted: Container[str]) -> str:
@@ -134,6 +169,10 @@ def _bare(text: str) -> str | int | float | bool:
 
 
 def _inner(text: str) -> InnerList:
+    """Return the items of a list whose syntax was checked."""
+    if '"' not in text and "; " not in text and "=" not in text:  # numbers or tokens, with the names of their types
+        parts = [item.split(";") for item in text[1:-1].split()]
+        return tuple([InnerItem(_bare(value), tuple(params)) for value, *params in parts])
     items = _INNER.finditer(text[1:-1])
     return tuple(
         InnerItem(_bare(item[1]), tuple(p[1] for p in _PARAM.finditer(item[2]) if not p[2]) if item[2] else ())
