@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import subprocess
@@ -9,16 +10,22 @@ import sys
 import textwrap
 from pathlib import Path
 
+import duckdb
 import pytest
-from watching import EVERY, in_a_checkpoint, shim_below
+from structlog.testing import capture_logs
+from watching import BLOCK_BYTES, EVERY, in_a_checkpoint, shim_below
 
 from viewmeter.olap.embedded import DuckDBStore
+from viewmeter.olap.embedded_seals import seal_torn_blocks
 from viewmeter.testing.contracts.facts import DAY
 from viewmeter.testing.contracts.olap import scan
 from viewmeter.testing.faults import CUTS, Disk
+from viewmeter.testing.faults.journal import Op, records
 
 COMMITS = 25 if EVERY else 15
 MOMENTS = 8 if EVERY else 4
+MAKING = 20 if EVERY else 8  # operations of a first opening, of which the file's own are the first
+HEADERS_BYTES = 12_288
 APPENDING = """
     import sys
     from pathlib import Path
@@ -73,6 +80,10 @@ class Appending:
             process.communicate()
         return made
 
+    def sure(self, moment: int) -> int:
+        """Return the last commit that had been acknowledged at a moment of the journal."""
+        return max((number for number, end in self.acknowledged.items() if end <= moment), default=0)
+
 
 @pytest.fixture
 def appending(tmp_path: Path) -> Appending:
@@ -99,17 +110,83 @@ def test_O1_O5_a_power_cut_at_any_moment_leaves_whole_commits(
     disk = Disk(appending.shim.journal)
     first = min(appending.acknowledged.values())
     moments = sorted(dice.randrange(first, appending.shim.position() + 1) for _ in range(MOMENTS))
-    skipped = 0
+    inside = 0
     for at, moment in enumerate(moments):
-        if in_a_checkpoint(disk, moment):
-            skipped += 1
-            continue  # a torn checkpoint is DuckDB's to survive, and it does not always: docs/reliability.md
-        sure = max((number for number, end in appending.acknowledged.items() if end <= moment), default=0)
+        inside += in_a_checkpoint(disk, moment)
         for kind in CUTS:
             left = tmp_path / f"{at}-{kind}"
             disk.cut(moment, kind, dice, left)
-            check(left / "store.duckdb", sure, COMMITS)
-    print(f"{len(moments) - skipped} moments, cut in {len(CUTS)} ways each; {skipped} in a checkpoint were skipped")
+            check(left / "store.duckdb", appending.sure(moment), COMMITS)
+    print(f"{len(moments)} moments, cut in {len(CUTS)} ways each; {inside} in a checkpoint")
+
+
+def test_O1_O5_a_power_cut_at_any_write_of_a_checkpoint_leaves_whole_commits(
+    appending: Appending, dice: random.Random, tmp_path: Path
+) -> None:
+    assert appending.run(21) == 21  # two checkpoints, behind the tenth and the twentieth
+    ends = [record.end for record in records(appending.shim.journal) if record.end > appending.acknowledged[20]]
+    disk = Disk(appending.shim.journal)
+    sealed = cuts = 0
+    for end in ends:
+        if not in_a_checkpoint(disk, end):
+            continue
+        for kind in CUTS if EVERY else ("sectors",):
+            left = tmp_path / f"{end}-{kind}"
+            disk.cut(end, kind, dice, left)
+            with capture_logs() as said:
+                check(left / "store.duckdb", appending.sure(end), 21)
+            cuts += 1
+            if any(line["event"] == "store_block_sealed" for line in said):
+                sealed += 1
+                check(left / "store.duckdb", appending.sure(end), 21)  # after the checkpoint of its end, too
+    print(f"{cuts} cuts, {sealed} of which left a block to be sealed")
+    assert cuts >= 10
+    assert sealed, "no cut tore a block that the store needs: nothing was proven"
+
+
+def test_O5_a_power_cut_while_the_file_is_made_leaves_none_or_a_whole_one(
+    appending: Appending, dice: random.Random, tmp_path: Path
+) -> None:
+    assert appending.run(1) == 1
+    making = list(itertools.islice(records(appending.shim.journal), MAKING))
+    assert any(record.op is Op.RENAME for record in making)
+    disk = Disk(appending.shim.journal)
+    for record in making:
+        for kind in CUTS if EVERY else ("all", "sectors"):
+            left = tmp_path / f"{record.end}-{kind}"
+            disk.cut(record.end, kind, dice, left)
+            check(left / "store.duckdb", 0, 0)
+
+
+def test_O5_a_block_that_no_power_cut_tore_is_left_alone(appending: Appending) -> None:
+    path = appending.root / "store.duckdb"
+    assert appending.run(11) == 11
+    log = path.with_name(path.name + ".wal")
+    assert log.stat().st_size
+    with duckdb.connect(path, read_only=True) as db:
+        metadata = {row[0] for row in db.execute("SELECT block_id FROM pragma_metadata_info()").fetchall()}
+    blocks = range((path.stat().st_size - HEADERS_BYTES) // BLOCK_BYTES)
+    data = next(block for block in blocks if block not in metadata)
+    damage(path, data)
+    with_damage = path.read_bytes()
+    assert seal_torn_blocks(path, log) == 0, "it is no metadata"
+    assert path.read_bytes() == with_damage
+    damage(path, min(metadata))
+    with_damage = path.read_bytes()
+    log.write_bytes(b"")
+    assert seal_torn_blocks(path, log) == 0, "no log: the store was closed, nothing was being written"
+    assert path.read_bytes() == with_damage
+    with pytest.raises(duckdb.Error, match="Corrupt database file"):
+        DuckDBStore(path)
+
+
+def damage(path: Path, block: int) -> None:
+    """Change a byte in the middle of a block."""
+    with path.open("r+b") as file:
+        file.seek(HEADERS_BYTES + block * BLOCK_BYTES + BLOCK_BYTES // 2)
+        byte = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte[0] ^ 1]))
 
 
 @pytest.mark.parametrize("failures", [1, 2] if EVERY else [2])

@@ -22,7 +22,7 @@ QUICK = {  # so that snapshots, merges and checkpoints happen within the seconds
     "VIEWMETER_STREAM__COMPACT_EVERY_S": "1",
 }
 
-_BLOCK_BYTES = 262_144  # of DuckDB's file, which is written in whole blocks by checkpoints; its log is another file
+BLOCK_BYTES = 262_144  # of DuckDB's file, which is written in whole blocks by checkpoints; its log is another file
 
 
 def shim_below(root: Path, work: Path) -> Shim:
@@ -34,8 +34,8 @@ def shim_below(root: Path, work: Path) -> Shim:
 
 
 def in_a_checkpoint(disk: Disk, position: int) -> bool:
-    """Tell whether the store was in a checkpoint: DuckDB does not survive each cut there (docs/reliability.md)."""
-    return disk.unsafe_bytes(position, "store.duckdb") >= _BLOCK_BYTES
+    """Tell whether the store was in a checkpoint: whole blocks of its file are written and not yet synced."""
+    return disk.unsafe_bytes(position, "store.duckdb") >= BLOCK_BYTES
 
 
 @dataclass

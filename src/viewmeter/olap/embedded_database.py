@@ -22,6 +22,7 @@ import duckdb
 import structlog
 
 from viewmeter import disk
+from viewmeter.olap.embedded_seals import seal_torn_blocks
 from viewmeter.olap.embedded_settings import DuckDBSettings
 from viewmeter.olap.errors import StoreBrokenError
 
@@ -75,6 +76,10 @@ def _connect(path: Path, config: Any) -> Connection:
     is kept as `….wal.torn`, one of them, in case it was not a power cut but a disk that forgets.
     """
     wal = path.with_name(path.name + ".wal")
+    if path.exists():
+        seal_torn_blocks(path, wal)
+    else:
+        _make(path, wal)
     try:
         return duckdb.connect(path, config=config)
     except duckdb.Error as error:
@@ -88,6 +93,17 @@ def _connect(path: Path, config: Any) -> Connection:
             file.truncate(keep_bytes)
             os.fsync(file.fileno())
         return duckdb.connect(path, config=config)
+
+
+def _make(path: Path, wal: Path) -> None:
+    """Make an empty file beside, and name it when it is safe: DuckDB refuses one whose headers are not all there."""
+    made = path.with_name(path.name + ".new")
+    made.unlink(missing_ok=True)
+    duckdb.connect(made).close()
+    disk.sync(made)
+    wal.unlink(missing_ok=True)  # of another file, which is gone
+    made.rename(path)
+    disk.sync(path.parent)
 
 
 def _write_anew(db: Connection) -> None:
