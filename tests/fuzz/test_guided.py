@@ -1,0 +1,53 @@
+"""Coverage-guided fuzzing of both dialects and of decompression, where atheris is installed.
+
+`VIEWMETER_TEST_FUZZ_S` sets how long each target is fuzzed (default 3 s; `make fuzz` 120), `VIEWMETER_TEST_SEED` the
+seed. What breaks a target is kept as a file; its name stands in the error.
+"""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import zstandard
+
+SECONDS = max(1, int(float(os.environ.get("VIEWMETER_TEST_FUZZ_S", "3"))))
+SEED = int(os.environ.get("VIEWMETER_TEST_SEED", time.time_ns() % 1_000_000))
+EVENT = b'[{"type":"play","ts":1764000000000.5,"view_id":"v","seq":3,"video_id":"x","channel_id":"c","fatal":true}]'
+RECORD = b'v=2,e=ps,sta=p,cid="x",sid="s",ts=1764000000000,br=(3000;v 128;a),bl=(4000),sn=4,pt=9,com.x-y="z"'
+SEEDS = {
+    "native": [EVENT, b"[]"],
+    "cmcd": [RECORD, b'v=2,e=t,sid="s",cid="c",sn=0,ts=1'],
+    "gzip": [gzip.compress(EVENT, mtime=0), gzip.compress(b"", mtime=0) * 3],
+    "zstd": [zstandard.compress(EVENT), zstandard.compress(b"") * 3],
+}
+
+
+@pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris is not made for this machine")
+@pytest.mark.parametrize("target", SEEDS)
+def test_no_bytes_that_reach_new_code_break_a_promise(target: str, tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for number, seed in enumerate(SEEDS[target]):
+        (corpus / str(number)).write_bytes(seed)
+    limits = ("-max_len=65536", f"-max_total_time={SECONDS}", f"-seed={SEED % (1 << 31)}", "-rss_limit_mb=1024")
+    command = [sys.executable, str(Path(__file__).with_name("guided.py")), target, *limits]
+    ran = subprocess.run(
+        [*command, f"-artifact_prefix={tmp_path}/", str(corpus)],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS * 5 + 120,
+        check=False,
+    )
+    report = (ran.stdout + ran.stderr)[-3_000:]
+    assert ran.returncode == 0, f"seed {SEED}, {target}; the bytes are in {tmp_path}:\n{report}"
+    runs = re.findall(r"Done (\d+) runs|#(\d+)\t", report)
+    print(f"{target}: seed {SEED}, {max((int(a or b) for a, b in runs), default=0):,} bodies in {SECONDS} s")
+    assert runs, report
