@@ -64,13 +64,16 @@ class DailySalt:
         return self._salt
 
     def expire(self, now_ms: int) -> None:
-        """Destroy the salts of days before the one that holds `now_ms`. Free of cost but once a day."""
+        """Destroy the salts of days before the one that holds `now_ms`. Free of cost but once a day.
+
+        Raises OSError where the disk does not let them be destroyed; the next call tries again.
+        """
         day = now_ms // DAY_MS
         if day > self._expired:
-            self._expired = day
-            self._destroy_before(self._path(day).name)
             if day > self._day:
                 self._salt = b""
+            self._destroy_before(self._path(day).name)
+            self._expired = day
 
     def _path(self, day: int) -> Path:
         return self._folder / f"{_SALT_PREFIX}{from_ms(day * DAY_MS):%Y-%m-%d}"

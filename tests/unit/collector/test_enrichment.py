@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import stat
 from pathlib import Path
 
@@ -15,9 +17,10 @@ from viewmeter.collector.proxies import ClientAddress, bare, parse_networks
 from viewmeter.collector.request import Admitted
 from viewmeter.collector.senders import Senders
 from viewmeter.collector.viewers import DailySalt, TenantHashes
+from viewmeter.eventlog.protocol import LogUnavailableError
 from viewmeter.metadata.keys import Key, Tenant
 from viewmeter.model.events import WireEvent
-from viewmeter.model.time import DAY_MS, HOUR_MS
+from viewmeter.model.time import DAY_MS, HOUR_MS, from_ms
 
 T0 = 1_764_000_000_000
 
@@ -185,3 +188,43 @@ def test_a_request_keeps_its_sender_until_the_hour_is_over(tmp_path: Path) -> No
     assert later is not first
     assert later.viewer_hash("acme") == first.viewer_hash("acme"), "of one day"
     assert found.of(asker, T0 + DAY_MS).viewer_hash("acme") != first.viewer_hash("acme"), "of the next"
+
+
+def test_a_day_whose_salt_cannot_be_kept_takes_no_beacon_and_never_uses_yesterdays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = senders(tmp_path)
+    today = found.find("8.8.8.8", "UA", T0).viewer_hash("acme")
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "link", full_disk)
+        for _ in range(2):
+            with pytest.raises(LogUnavailableError, match="the salt of the day cannot be kept: No space left"):
+                found.find("8.8.8.8", "UA", T0 + DAY_MS)
+    (left,) = tmp_path.iterdir()
+    assert left.name.endswith(f"{from_ms(T0):%Y-%m-%d}"), "nothing is left of the attempts"
+    tomorrow = found.find("8.8.8.8", "UA", T0 + DAY_MS).viewer_hash("acme")
+    assert tomorrow != today
+    (left,) = tmp_path.iterdir()
+    assert left.name.endswith(f"{from_ms(T0 + DAY_MS):%Y-%m-%d}"), "yesterday's is gone"
+
+
+def test_a_salt_that_could_not_be_destroyed_is_tried_again_and_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    salt = DailySalt(tmp_path)
+    today = salt.at(T0)
+    (path,) = tmp_path.iterdir()
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", full_disk)
+        with pytest.raises(OSError, match="No space left"):
+            salt.expire(T0 + DAY_MS)
+        with pytest.raises(OSError, match="No space left"):
+            salt.expire(T0 + DAY_MS + 1)
+    assert path.exists()
+    salt.expire(T0 + DAY_MS + 2)
+    assert list(tmp_path.iterdir()) == []
+    assert salt.at(T0 + DAY_MS) != today
+
+
+def full_disk(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
