@@ -116,8 +116,9 @@ def _new_views(window: Window, split: Split, known: Array) -> Views:
     A view may be here by a repeated event alone, whose first copy is another hour's: it has no state then.
     """
     heads = seg.opens(split.key)
-    repeated = np.setdiff1d(window.columns["view_key"][split.again], split.key)
-    keys = np.concatenate([split.key[heads], repeated])
+    own = split.key[heads]
+    repeated = np.setdiff1d(window.columns["view_key"][split.again], own)
+    keys = np.concatenate([own, repeated])
     rows = np.concatenate([split.rows[heads], window.rows[np.searchsorted(window.key, repeated)]])
     new = np.flatnonzero(place_of(known, keys) < 0)
     new = new[np.argsort(keys[new])]

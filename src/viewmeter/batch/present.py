@@ -38,7 +38,7 @@ class Runs:
     @staticmethod
     def of(hour_ms: int, presence: Presence, group: Array, viewer: Array) -> Runs:
         """Put each view's runs end to end where they touch. `group`, `viewer`: of each view."""
-        order = np.lexsort((presence.first, presence.view))
+        order = seg.order(presence.view, presence.first)
         view = presence.view[order]
         begin = (presence.first[order] - hour_ms) // SAMPLE_MS
         end = begin + presence.count[order]

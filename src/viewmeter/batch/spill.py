@@ -8,17 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from viewmeter.batch.codes import Coded
-from viewmeter.batch.sums import Rows
+from viewmeter.batch.sums import Rows, in_few_bytes
 from viewmeter.model.summing import Sketched, Summed
-
-Array = npt.NDArray[Any]
 
 
 def write(path: Path, tables: Sequence[pa.Table]) -> None:
@@ -41,7 +37,7 @@ def read(path: Path) -> list[pa.Table]:
 def write_rows(path: Path, rows: Rows) -> None:
     """Write the rows of a rollup; whole numbers in as few bytes as they take."""
     summed = rows.summed
-    sums = {name: _small(values) for name, values in summed.sums.items()}
+    sums = {name: in_few_bytes(values) for name, values in summed.sums.items()}
     table = pa.table({"time_ms": summed.time_ms, "group": summed.group.astype(np.int32), **sums})
     entries = [
         pa.table({"row": at.astype(np.int32), name: values}) for name, (at, values) in rows.sketched.entries.items()
@@ -66,12 +62,3 @@ def keys_table(keys: dict[str, Coded]) -> pa.Table:
 def keys_of(table: pa.Table) -> dict[str, Coded]:
     """Return the words of groups."""
     return {name: Coded.of(table[name]) for name in table.column_names}
-
-
-def _small(values: Array) -> Array:
-    """Return whole numbers in the narrowest signed type that holds them: most sums are 0 or a few."""
-    low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
-    for kind in (np.int8, np.int16, np.int32):
-        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
-            return values.astype(kind)
-    return values

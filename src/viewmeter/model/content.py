@@ -127,7 +127,7 @@ def _runs(carried: Runs, pieces: tuple[Array, Array, Array, Array], views: int) 
         view = np.concatenate([carried.view, view])
         number = np.concatenate([place, number])
         begin, end = np.concatenate([carried.begin, begin]), np.concatenate([carried.end, end])
-        order = np.lexsort((number, view))
+        order = seg.order(view, number)
         view, number, begin, end = view[order], number[order], begin[order], end[order]
     last = np.full(views, -1, np.int64)
     if not len(view):
@@ -154,7 +154,7 @@ def distinct_ms(runs: Runs, views: int) -> Array:
     """Return for each of `views` views how much of the content its runs cover, each ms once."""
     covered = np.zeros(views, np.int64)
     if len(runs.view):
-        order = np.lexsort((runs.begin, runs.view))
+        order = seg.order(runs.view, runs.begin)
         view, begin, end = runs.view[order], runs.begin[order], runs.end[order]
         opens = seg.opens(view)
         segment = np.cumsum(opens) - 1

@@ -38,6 +38,30 @@ def one_key(columns: Iterable[tuple[Array, int]], count: int) -> tuple[Array, in
     return key, span
 
 
+def numbered(key: Array, span: int) -> tuple[Array, Array]:
+    """Return the distinct numbers of `key`, ascending, and each row's place among them; all are in [0, span)."""
+    if span > 4 * len(key) + 4096:
+        distinct, number = np.unique(key, return_inverse=True)
+        return distinct, number
+    present = np.zeros(span, bool)  # dense enough to count in place instead of sorting
+    present[key] = True
+    return np.flatnonzero(present), (np.cumsum(present) - 1)[key]
+
+
+def order(major: Array, minor: Array) -> Array:
+    """Return the rows by two columns of whole numbers, `major` not negative; rows of equals stay in order.
+
+    One stable sort, which finds the runs that are in order already, where both fit into one number.
+    """
+    if not len(major):
+        return np.zeros(0, np.int64)
+    low = minor.min()
+    span = int(minor.max()) - int(low) + 1
+    if span >= (1 << 62) // (int(major.max()) + 1):
+        return np.lexsort((minor, major))
+    return np.argsort(major.astype(np.int64) * span + (minor - low), kind="stable")
+
+
 def last_where(condition: Array, starts: Array) -> Array:
     """Return for each row the last row up to it where the condition held, never before its segment's start.
 

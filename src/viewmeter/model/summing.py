@@ -8,18 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from viewmeter.model import segments as seg
 from viewmeter.model.increments import SAMPLE_MS
 from viewmeter.model.sketches import coupons
 
 Array = npt.NDArray[Any]
 Amounts = Mapping[str, tuple[Array, Array]]
 """Measure to (rows, amounts)."""
+
+_SHORT_BITS: Final = np.uint64(32)
+_SHORT: Final = np.uint64((1 << 32) - 1)
 
 
 @dataclass(frozen=True)
@@ -47,15 +51,7 @@ def sum_by(time_ms: Array, group: Array, amounts: Amounts) -> Summed:
     steps, step = _steps(time_ms)
     width = int(group.max()) + 1
     key = step * width + group
-    span = width * len(steps)
-    if span <= 4 * len(key) + 4096:  # dense enough to count in place instead of sorting
-        present = np.zeros(span, bool)
-        present[key] = True
-        keys = np.flatnonzero(present)
-        number = np.cumsum(present) - 1
-        row_of = number[key]
-    else:
-        keys, row_of = np.unique(key, return_inverse=True)
+    keys, row_of = seg.numbered(key, width * len(steps))
     count = len(keys)
     sums = {
         name: np.bincount(row_of[rows], weights=values, minlength=count).astype(np.int64)
@@ -109,11 +105,23 @@ class Sketched:
 
 def lists(rows: Array, values: Array, count: int, kind: pa.DataType, *, distinct: bool) -> pa.Array:
     """Return one ascending list a row; `distinct` drops equal values of a row (coupons are a set)."""
-    order = np.lexsort((values, rows))
-    rows, values = rows[order], values[order]
+    if _are_short(values) and count < 1 << 31:
+        # A row and its value are one number then, and sorting numbers takes a tenth of sorting by two columns.
+        key = np.sort(rows.astype(np.uint64) << _SHORT_BITS | values.astype(np.uint64))
+        rows, values = (key >> _SHORT_BITS).astype(np.int64), (key & _SHORT).astype(values.dtype)
+    else:
+        order = np.lexsort((values, rows))
+        rows, values = rows[order], values[order]
     if distinct and len(rows):
-        keep = np.ones(len(rows), bool)
-        keep[1:] = (rows[1:] != rows[:-1]) | (values[1:] != values[:-1])
+        keep = seg.opens(rows) | seg.opens(values)
         rows, values = rows[keep], values[keep]
-    offsets = np.searchsorted(rows, np.arange(count + 1)).astype(np.int32)
+    offsets = np.zeros(count + 1, np.int32)
+    np.cumsum(np.bincount(rows, minlength=count), out=offsets[1:])
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values, kind))
+
+
+def _are_short(values: Array) -> bool:
+    """Return whether all are whole numbers of 32 bits."""
+    if values.dtype == np.uint32 or not len(values):
+        return True
+    return bool(values.min() >= 0 and values.max() <= _SHORT and (values == np.rint(values)).all())
