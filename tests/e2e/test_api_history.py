@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from running import Product, key
 
 from viewmeter.model.time import HOUR_MS, floor_to, rfc3339
 from viewmeter.web import schemas
+from viewmeter.web.view_schemas import View
 
 MINUTE_MS = 60_000
 
@@ -114,9 +116,9 @@ def test_a_view_is_told_to_its_tenant_and_channel_alone(api: httpx.Client, produ
     path = "/api/v1/views/h-view%2Ffilm%2F7"
     answer = api.get(path)
     assert answer.status_code == 200, answer.text
-    told = msgspec.convert(answer.json(), schemas.View)
+    told = msgspec.convert(answer.json(), View)
     assert (told.view_id, told.video_id, told.ended_by) == ("h-view/film/7", "film", "exit")
-    assert [e["type"] for e in told.events] == ["request", "play", "exit"]
+    assert [e.type for e in told.events] == ["request", "play", "exit"]
     assert {v.measure: v.count for v in told.counted}["plays"] == 1
     unknown = api.get("/api/v1/views/nobody").json()
     for headers in (key(product, "other", "read"), key(product, "acme", "read", "another-channel")):
@@ -125,6 +127,54 @@ def test_a_view_is_told_to_its_tenant_and_channel_alone(api: httpx.Client, produ
         assert {**foreign.json(), "request_id": None} == {**unknown, "request_id": None}
     assert api.get(path, headers=key(product, "acme", "read", "h-view")).status_code == 200
     assert api.get(path, headers=key(product, "other", "operator")).status_code == 200
+
+
+def test_what_views_tell_of_themselves_adds_up_to_the_analytics_of_their_hour(
+    api: httpx.Client, product: Product
+) -> None:
+    hour = last_hour() - 3 * HOUR_MS
+    told: dict[str, list[tuple[int, float, str, dict[str, object]]]] = {
+        "stall": [(0, 0, "request", {}), (1, 0.82, "play", {"startup_ms": 820, "bitrate_kbps": 2_400}),
+                  (2, 11, "buffer", {}), (3, 13, "play", {}), (4, 43.5, "complete", {})],
+        "counts": [(2, 0, "heartbeat", {"played_ms": 30_000}), (3, 30, "heartbeat", {"played_ms": 20_000}),
+                   (6, 60, "exit", {"played_ms": 61_200})],
+        "fails": [(0, 0, "request", {}), (1, 2, "error", {"fatal": True, "error_code": "E7"})],
+        "leaves": [(0, 0, "request", {})],
+        "is silent": [(0, 0, "play", {}), (1, 30, "seek", {}), (2, 31, "play", {}), (3, 700, "pause", {})],
+    }  # fmt: skip
+    for view, events in told.items():
+        same = {"view_id": f"h-told {view}", "video_id": "told", "channel_id": "h-told", "viewer_id": view}
+        sent = [{"seq": n, "ts": hour + int(at * 1000), "type": kind, **same, **more} for n, at, kind, more in events]
+        assert (
+            product.post([*sent[1:], sent[0], sent[-1]]).status_code == 204
+        )  # in another order, and one of them twice
+    product.flush()
+    run_hour(api, hour)
+    sums: Counter[str] = Counter()
+    for view in told:
+        view_sums = msgspec.convert(api.get(f"/api/v1/views/h-told%20{view}").json(), View)
+        changed = Counter(view_sums.changed_by_silence)
+        for event in view_sums.events:
+            changed.update(event.changed)
+        assert dict(changed) == view_sums.measures
+        assert view_sums.duplicate_events == 1
+        sums.update(changed)
+    same_named = ["attempts", "plays", "completes", "failures", "exits_before_start", "events", "lost_events"]
+    same_named += ["rebuffer_count", "seeks", "pauses"]
+    found = ask(
+        api,
+        channel_id="h-told",
+        metrics=[*same_named, "watch_time_ms", "startup_time_avg_ms", "rebuffer_ratio", "engagement_rate"],
+        time_range={"start": hour, "end": hour + HOUR_MS},
+        granularity="total",
+    )
+    assert found["meta"]["sources"] == ["batch"]
+    row = found["rows"][0]
+    assert {name: row[name] for name in same_named} == {name: sums[name] for name in same_named}
+    assert row["watch_time_ms"] == sums["played_ms"] > 0
+    assert row["startup_time_avg_ms"] == sums["startup_ms"] / sums["startups"]
+    assert row["rebuffer_ratio"] == sums["rebuffered_ms"] / (sums["played_ms"] + sums["rebuffered_ms"]) > 0
+    assert row["engagement_rate"] == sums["engaged_views"] / sums["plays"]
 
 
 def test_no_answer_shows_an_hour_twice_or_not_at_all_while_jobs_run(api: httpx.Client, product: Product) -> None:

@@ -179,52 +179,6 @@ class Cohorts(Struct):
     meta: HistoryMeta
 
 
-class Verdict(Struct):
-    """Whether a view counts for a measure, and why."""
-
-    measure: str
-    count: int
-    why: Annotated[str, Meta(description="what made it count, or why it does not")]
-    at: Annotated[Instant | None, Meta(description="when it was counted")]
-    seq: Annotated[int | None, Meta(description="the event that it was counted by; null: time alone")]
-
-
-class ViewInterval(Struct):
-    """What lies between two neighbouring events: the state after the first, the time that the second brought."""
-
-    start: Instant
-    end: Instant
-    state: str
-    played_ms: int
-    rebuffered_ms: int
-    bitrate_kbps: int | None
-    cdn: str | None
-
-
-class View(Struct):
-    """One view: its events, its intervals, and why it was counted or not."""
-
-    view_id: str
-    video_id: str
-    channel_id: str
-    dimensions: Annotated[dict[str, Any], Meta(description="as its first event has them")]
-    started_at: Instant
-    ended_at: Annotated[Instant | None, Meta(description="null: it has not ended")]
-    ended_by: Annotated[str | None, Meta(description="complete, exit, error or silence (5 minutes without an event)")]
-    state: str
-    time_from: Annotated[
-        Literal["counters", "state", "unknown"], Meta(description="the player's counters, or the clock while it plays")
-    ]
-    counted: list[Verdict]
-    measures: Annotated[dict[str, int], Meta(description="what the view adds to each measure")]
-    duplicate_events: int
-    intervals: list[ViewInterval]
-    events: Annotated[
-        list[dict[str, Any]], Meta(description="by `seq`: type, ts, received_at, duplicate, late, what the player told")
-    ]
-    truncated: Annotated[bool, Meta(description="there are more events than are shown")]
-
-
 class JobRequest(Struct, forbid_unknown_fields=True):
     """Which interval to run a batch job for."""
 

@@ -12,13 +12,14 @@ import pyarrow as pa
 from litestar import Request, Response
 from litestar.params import PathParameter
 
+from viewmeter.model.time import HOUR_MS, Interval, floor_to
 from viewmeter.query.views import explain
-from viewmeter.web import schemas
 from viewmeter.web.analytics import path_id
 from viewmeter.web.auth import Caller, caller_of, services_of
 from viewmeter.web.endpoint import endpoint, json_answer
 from viewmeter.web.problems import ProblemError
 from viewmeter.web.services import Services
+from viewmeter.web.view_schemas import View
 
 Ask = Request[Any, Any, Any]
 
@@ -27,7 +28,7 @@ _TENANTS_MAX: Final = 1_000
 
 @endpoint(
     "GET", "/api/v1/views/{view_id:path}", "view", "One view: its events, its intervals, why it was counted or not",
-    scope="read", answers=schemas.View, tag="Analytics",
+    scope="read", answers=View, tag="Analytics",
     problems=("busy", "timeout", "validation_failed", "not_found", "not_ready"),
 )  # fmt: skip
 async def view(
@@ -47,7 +48,12 @@ def _view(services: Services, caller: Caller, view_id: str) -> dict[str, object]
     # The view is of the channel of its first event, as everywhere.
     if not events.num_rows or (visible is not None and events["channel_id"][0].as_py() not in visible):
         raise ProblemError("not_found", "No such view is known, or its raw events are not kept any more.")
-    return explain(events, services.clock(), caller.reporting_zone)
+    return explain(events, services.clock(), caller.reporting_zone, lambda instant_ms: _is_closed(services, instant_ms))
+
+
+def _is_closed(services: Services, instant_ms: int) -> bool:
+    hour_ms = floor_to(instant_ms, HOUR_MS)
+    return bool(services.store.closed(Interval(hour_ms, hour_ms + HOUR_MS)))
 
 
 def _events(services: Services, caller: Caller, view_id: str) -> pa.Table:
