@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -40,6 +40,8 @@ RECENT_STEP_MS: Final = 5 * MINUTE_MS
 """The grain of the last day, as the dashboard shows it."""
 DAYS_BY_HOUR: Final = 8
 EARLY_STEP_MS: Final = 4 * HOUR_MS
+EARLY_DAYS_AT_ONCE: Final = 11
+HOURLY_DAYS_AT_ONCE: Final = 4
 VIEW_MS: Final = 200_000
 """How long a view of the crowd is, about."""
 
@@ -131,35 +133,53 @@ def _history(crowd: Crowd, days: int, end_ms: int) -> History:
 def _put_past(data: Path, loaded: settings.Loaded, past: History, now_ms: int) -> None:
     """Close the hours of the past, as if batch jobs had run; its last hour stays open.
 
-    In that one the first events of the views that go on are applied, which no closed hour would show.
+    In that one the first events of the views that go on are applied, which no closed hour would show. The days are
+    built by the engine's own jobs once it runs, while hours answer for them; but those whose hours are too old to be
+    read are built here.
     """
     store = wiring.store(loaded.config, data)
     try:
         store.expire(now_ms)  # so that nothing is put where it would be dropped again
-        for number, day in enumerate(_days(past), 1):
-            closed, rest = day.split(min(day.interval.end_ms, past.end_ms - HOUR_MS))
+        for piece in _ahead(_pieces(past)):
+            closed, rest = piece.split(min(piece.interval.end_ms, past.end_ms - HOUR_MS))
             store.put_history(closed.interval, closed.rows, closed.viewers, now_ms)
             store.load(rest.speed_rows())
             if sys.stderr.isatty():
-                sys.stderr.write(f"\r{number} of {past.days} days")
+                sys.stderr.write(f"\r{(piece.interval.end_ms - past.start_ms) // DAY_MS} of {past.days} days")
+        with store.snapshot() as snapshot:
+            readable_ms = snapshot.coverage("UTC").hour_from_ms
         for period in store.due(past.end_ms):
-            store.build(period.kind, period.start_ms, period.zone)
+            if period.kind == "day" and period.start_ms < readable_ms:
+                store.build(period.kind, period.start_ms, period.zone)
         if sys.stderr.isatty():
             sys.stderr.write("\r" + " " * 40 + "\r")
     finally:
         store.close()
 
 
-def _days(past: History) -> Iterator[history.Day]:
-    """Yield the days: rows by 4 hours, in the last week by the hour, on the last day by 5 minutes.
+def _pieces(past: History) -> Iterator[history.Day]:
+    """Yield the past: rows by 4 hours, in the last week by the hour, on the last day by 5 minutes.
 
-    A day by the hour takes as long to put as four of the others, and charts of a month are by the day.
+    A day by the hour has as many rows as four of the others, and charts of a month are by the day. Days are put several
+    at a time, because planning the statements of one put takes longer than the rows of a day.
     """
     last = past.days - 1
     week = max(0, past.days - DAYS_BY_HOUR)
-    yield from itertools.islice(history.days(dataclasses.replace(past, step_ms=EARLY_STEP_MS)), week)
-    yield from itertools.islice(history.days(dataclasses.replace(past, first_day=week)), last - week)
+    early = itertools.islice(history.days(dataclasses.replace(past, step_ms=EARLY_STEP_MS)), week)
+    by_hour = itertools.islice(history.days(dataclasses.replace(past, first_day=week)), last - week)
+    for days, at_once in ((early, EARLY_DAYS_AT_ONCE), (by_hour, HOURLY_DAYS_AT_ONCE)):
+        while some := [*itertools.islice(days, at_once)]:
+            yield history.Day.joined(some)
     yield from history.days(dataclasses.replace(past, first_day=last, step_ms=RECENT_STEP_MS, fade_ms=VIEW_MS))
+
+
+def _ahead(pieces: Iterator[history.Day]) -> Iterator[history.Day]:
+    """Yield the pieces, the next one being made while one is put: the store releases the GIL."""
+    with ThreadPoolExecutor(1) as maker:
+        coming = maker.submit(next, pieces, None)
+        while (piece := coming.result()) is not None:
+            coming = maker.submit(next, pieces, None)
+            yield piece
 
 
 def _start_viewers(task: Task) -> None:

@@ -8,7 +8,7 @@ Not made: `cross`, so filters that mix place and device find the live hours only
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -37,14 +37,25 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Day:
-    """Rows of whole hours, and who played in each."""
+    """Rows of whole hours (of a day, or of several), and who played in each."""
 
     interval: Interval
     rows: dict[str, pa.Table]
     viewers: pa.Table
 
+    @staticmethod
+    def joined(days: Sequence[Day]) -> Day:
+        """Return days that follow each other as one."""
+        interval = Interval(days[0].interval.start_ms, days[-1].interval.end_ms)
+        rows = {name: pa.concat_tables([day.rows[name] for day in days]) for name in days[0].rows}
+        return Day(interval, rows, pa.concat_tables([day.viewers for day in days]))
+
     def split(self, at_ms: int) -> tuple[Day, Day]:
         """Return what lies before an hour, and what from it on."""
+        if at_ms == self.interval.end_ms:
+            return self, Day(
+                Interval(at_ms, at_ms), {n: t.slice(0, 0) for n, t in self.rows.items()}, self.viewers.slice(0, 0)
+            )
         first, last = Interval(self.interval.start_ms, at_ms), Interval(at_ms, self.interval.end_ms)
         return self._inside(first), self._inside(last)
 
