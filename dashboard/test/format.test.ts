@@ -41,7 +41,7 @@ describe("a number is written by its unit alone", () => {
 
 describe("a change against the period before", () => {
   it("is good or bad by what the catalogue calls better", () => {
-    expect(delta(0.02, 0.01, "lower")).toMatchObject({ text: "100 %", direction: "up", mood: "bad" });
+    expect(delta(0.02, 0.01, "lower")).toMatchObject({ text: "100%", direction: "up", mood: "bad" });
     expect(delta(0.01, 0.02, "lower")).toMatchObject({ direction: "down", mood: "good" });
     expect(delta(12, 10, "neutral")).toMatchObject({ mood: "neutral" });
   });

@@ -119,13 +119,13 @@ export function delta(
   if (now == null || before == null || before === 0) return null;
   const change = (now - before) / Math.abs(before);
   if (!Number.isFinite(change)) return null;
-  if (Math.abs(change) < 0.0005) return { text: "0 %", direction: "flat", mood: "neutral" };
+  if (Math.abs(change) < 0.0005) return { text: "0%", direction: "flat", mood: "neutral" };
   const direction = change > 0 ? "up" : "down";
   const percent = Math.abs(change * 100);
   const shown = percent >= 1000 ? "> 999" : fixed(percent, percent < 10 ? 1 : 0);
   const wanted = better === "higher" ? "up" : "down";
   const mood = better === "neutral" ? "neutral" : direction === wanted ? "good" : "bad";
-  return { text: `${shown} %`, direction, mood };
+  return { text: `${shown}%`, direction, mood };
 }
 
 const regions = new Intl.DisplayNames(["en"], { type: "region" });

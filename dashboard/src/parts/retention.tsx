@@ -52,16 +52,19 @@ export function RetentionCard({ scope, range }: { scope: Scope; range: RangeName
   );
 }
 
+/** So much above a level does not yet show the next one: a view or two of a rewatched start. */
+const SLACK = 0.02;
+
 /** Levels are a quarter apart; over 1 where parts are watched more than once. */
 function Curve({ points }: { points: Point[] }) {
-  const levels = Math.max(4, Math.ceil(4 * Math.max(...points.map((point) => point.y))));
+  const levels = Math.max(4, Math.ceil(4 * (Math.max(...points.map((point) => point.y)) - SLACK)));
   const y = (value: number) => HEIGHT - (value / (levels / 4)) * HEIGHT;
   const last = points.at(-1)?.y ?? 0;
   const line = [...points, { x: 1, y: last }]
     .map((point) => `${(point.x * WIDTH).toFixed(1)} ${y(point.y).toFixed(1)}`)
     .join("L");
   const at = (ratio: number) => points.findLast((point) => point.x <= ratio)?.y ?? null;
-  const marks = [0.25, 0.5, 0.75].map((ratio) => `${text(at(ratio), "ratio")} at ${ratio * 100} %`);
+  const marks = [0.25, 0.5, 0.75].map((ratio) => `${text(at(ratio), "ratio")} at ${ratio * 100}%`);
   const rules = Array.from({ length: levels + 1 }, (_, index) => index / 4);
   return (
     <figure>
