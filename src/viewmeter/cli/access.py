@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from viewmeter.cli import folder
+from viewmeter.cli import folder, whose
 from viewmeter.cli.output import CommandError, result, table
 from viewmeter.metadata.keys import Key
 from viewmeter.metadata.store import KeyRecord, Metadata, slug
@@ -120,7 +120,7 @@ def list_keys(
         Print JSON alone.
     """
     with folder.open_metadata(data, folder.settings(data, config)) as metadata:
-        records = _all_keys(metadata, None if tenant is None else slug(tenant))
+        records = _all_keys(metadata, None if tenant is None else whose.owner(metadata, tenant).id)
     answer = [
         {
             "id": record.key.id,
@@ -200,22 +200,8 @@ def signin(
     """
     loaded = folder.settings(data, config)
     with folder.open_metadata(data, loaded) as metadata:
-        link = signin_link(metadata, folder.base_url(data, loaded), _tenant(metadata, tenant), channel)
+        link = signin_link(metadata, folder.base_url(data, loaded), whose.owner(metadata, tenant).id, channel)
     result({"url": link}, link, json)
-
-
-def _tenant(metadata: Metadata, name: str | None) -> str:
-    if name is not None:
-        found = metadata.find_tenant(slug(name))
-        if found is None:
-            raise CommandError(f"there is no tenant {name}: `viewmeter keys create --tenant {name} …` would make it")
-        return found.id
-    tenants, _ = metadata.list_tenants(limit=2)
-    if not tenants:
-        raise CommandError("there is no tenant yet: run `viewmeter init` first")
-    if len(tenants) > 1:
-        raise CommandError("there are several tenants: say whose dashboard with --tenant")
-    return tenants[0].id
 
 
 def signin_link(metadata: Metadata, base_url: str, tenant: str, channels: list[str] | None = None) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from viewmeter import wiring
-from viewmeter.cli import folder, raw
+from viewmeter.cli import folder, raw, whose
 from viewmeter.cli.access import Flag
 from viewmeter.cli.output import CommandError, result
 from viewmeter.cli.progress import progress
@@ -58,7 +58,7 @@ def erase(
         raise CommandError("say whom to erase: --viewer ID, or --viewer-hash NUMBER")
     loaded = folder.settings(data, config)
     with folder.open_metadata(data, loaded) as metadata:
-        owner = raw.owner(metadata, tenant)
+        owner = whose.owner(metadata, tenant)
     number = keyed_hash(owner.viewer_secret, viewer) if viewer is not None else int(viewer_hash or 0)
 
     def beside() -> erasing.Erased:

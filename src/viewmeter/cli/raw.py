@@ -5,26 +5,26 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, Final, Literal
+from typing import IO, TYPE_CHECKING, Any, Final, Literal
 
 from viewmeter import config as settings
 from viewmeter import wiring
 from viewmeter.archive.protocol import Archive, ArchiveDamagedError, ArchiveUnavailableError
-from viewmeter.cli import folder
+from viewmeter.cli import folder, whose
 from viewmeter.cli.access import Flag
 from viewmeter.cli.output import CommandError, note, result
 from viewmeter.cli.progress import progress
-from viewmeter.metadata.keys import Tenant
-from viewmeter.metadata.store import Metadata, slug
 from viewmeter.model.time import Interval, rfc3339, to_ms
+
+if TYPE_CHECKING:
+    from viewmeter.archive.incoming import Owners, Rejected
 
 SHOWN: Final = 20
 """Refused rows that are shown; --rejected keeps all of them."""
-
-MAX_TENANTS: Final = 100_000
 
 
 def import_(
@@ -61,55 +61,66 @@ def import_(
     json
         Print JSON alone.
     """
-    from viewmeter.archive.importing import import_file
-    from viewmeter.archive.incoming import Owners, Rejected, UnreadableFileError
+    from viewmeter.archive.incoming import Owners
 
     loaded = folder.settings(data, config)
     with folder.open_metadata(data, loaded) as metadata:
-        known = _tenants(metadata)
-    forced = _tenant(known, tenant) if tenant is not None else None
+        known = whose.tenants(metadata)
+    forced = whose.named(known, tenant) if tenant is not None else None
     owners = Owners(known, next(iter(known.values())) if len(known) == 1 else None, forced)
-    answers: list[dict[str, Any]] = []
-    shown: list[dict[str, Any]] = []
-    hours: set[int] = set()
+    seen = _Seen()
     with contextlib.ExitStack() as opened:
         raw = opened.enter_context(archive(data, loaded))
         aside = opened.enter_context(rejected.open("wb")) if rejected is not None else None
         for path in (file, *files):
+            seen.answers.append(_import_file(raw, path, owners, seen, aside))
+    seen.tell(json)
 
-            def refuse(one: Rejected, path: Path = path) -> None:
-                if len(shown) < SHOWN:
-                    shown.append({"file": str(path), "row": one.row, "code": one.code, "detail": one.detail})
-                if aside is not None:
-                    aside.write(_with_reason(one))
 
-            with progress(f"importing {path.name}") as tell:
+@dataclass
+class _Seen:
+    """What became of the files so far."""
 
-                def so_far(rows: int, tell: Callable[[str], None] = tell) -> None:
-                    tell(f"{rows} rows")
+    answers: list[dict[str, Any]] = field(default_factory=list)
+    shown: list[dict[str, Any]] = field(default_factory=list)
+    hours: set[int] = field(default_factory=set)
 
-                try:
-                    done = import_file(raw, path, owners, wiring.now_ms(), refuse, so_far)
-                except UnreadableFileError as problem:
-                    raise CommandError(str(problem)) from None
-                except OSError as problem:
-                    raise CommandError(f"cannot read {path}: {problem.strerror or problem}") from None
-            hours |= done.hours
-            answers.append(
-                {"file": str(path), "rows": done.rows, "events": done.events, "known": done.known,
-                 "rejected": sum(done.rejected.values()), "reasons": dict(done.rejected)}
-            )  # fmt: skip
-    refused = sum(answer["rejected"] for answer in answers)
-    events = sum(answer["events"] for answer in answers)
-    for one in shown:
-        note(f"{one['file']}, row {one['row']}: {one['code']}: {one['detail']}")
-    if refused > len(shown):
-        note(f"… and {refused - len(shown)} more; --rejected FILE keeps all of them")
-    answer = {"events": events, "rejected": refused, "hours": [rfc3339(h) for h in sorted(hours)],
-              "files": answers, "rejections": shown}  # fmt: skip
-    result(answer, "\n".join(_line(one) for one in answers), json)
-    if refused and not events:
-        raise CommandError("no row of these files is an event: see the reasons above")
+    def tell(self, json: bool) -> None:
+        """Print it. Raises `CommandError` where nothing in the files was an event."""
+        refused = sum(answer["rejected"] for answer in self.answers)
+        events = sum(answer["events"] for answer in self.answers)
+        for one in self.shown:
+            note(f"{one['file']}, row {one['row']}: {one['code']}: {one['detail']}")
+        if refused > len(self.shown):
+            note(f"… and {refused - len(self.shown)} more; --rejected FILE keeps all of them")
+        hours = [rfc3339(hour) for hour in sorted(self.hours)]
+        answer = {"events": events, "rejected": refused, "hours": hours, "files": self.answers}
+        result(answer | {"rejections": self.shown}, "\n".join(_line(one) for one in self.answers), json)
+        if refused and not events:
+            raise CommandError("no row of these files is an event: see the reasons above")
+
+
+def _import_file(raw: Archive, path: Path, owners: Owners, seen: _Seen, aside: IO[bytes] | None) -> dict[str, Any]:
+    """Import one file; return what is told of it."""
+    from viewmeter.archive.importing import import_file
+    from viewmeter.archive.incoming import UnreadableFileError
+
+    def refuse(one: Rejected) -> None:
+        if len(seen.shown) < SHOWN:
+            seen.shown.append({"file": str(path), "row": one.row, "code": one.code, "detail": one.detail})
+        if aside is not None:
+            aside.write(_with_reason(one))
+
+    with progress(f"importing {path.name}") as tell:
+        try:
+            done = import_file(raw, path, owners, wiring.now_ms(), refuse, lambda rows: tell(f"{rows} rows"))
+        except UnreadableFileError as problem:
+            raise CommandError(str(problem)) from None
+        except OSError as problem:
+            raise CommandError(f"cannot read {path}: {problem.strerror or problem}") from None
+    seen.hours |= done.hours
+    refused = {"rejected": sum(done.rejected.values()), "reasons": dict(done.rejected)}
+    return {"file": str(path), "rows": done.rows, "events": done.events, "known": done.known, **refused}
 
 
 def _line(one: dict[str, Any]) -> str:
@@ -173,7 +184,7 @@ def export(
     tenant_id = None
     if tenant is not None:
         with folder.open_metadata(data, loaded) as metadata:
-            tenant_id = _tenant(_tenants(metadata), tenant).id
+            tenant_id = whose.owner(metadata, tenant).id
     write = outgoing.write_parquet if format == "parquet" else outgoing.write_lines
     with archive(data, loaded) as raw, _sink(to) as sink, progress("exporting"):
         try:
@@ -217,28 +228,6 @@ def _sink(to: Path | None) -> Iterator[IO[bytes]]:
         raise CommandError(f"cannot write {to}: {problem.strerror or problem}") from None
     finally:
         making.unlink(missing_ok=True)
-
-
-def _tenants(metadata: Metadata) -> dict[str, Tenant]:
-    return {tenant.id: tenant for tenant in metadata.all_tenants(MAX_TENANTS)}
-
-
-def _tenant(known: dict[str, Tenant], name: str) -> Tenant:
-    tenant = known.get(name) or known.get(slug(name))
-    if tenant is None:
-        names = ", ".join(sorted(known)[:5]) or "none"
-        raise CommandError(f"there is no tenant {name!r}: there is {names}; `viewmeter keys create` makes one")
-    return tenant
-
-
-def owner(metadata: Metadata, name: str | None) -> Tenant:
-    """Return the tenant of that name, or the only one there is."""
-    known = _tenants(metadata)
-    if name is not None:
-        return _tenant(known, name)
-    if len(known) != 1:
-        raise CommandError(f"there are {len(known)} tenants: say which with --tenant ({', '.join(sorted(known)[:5])})")
-    return next(iter(known.values()))
 
 
 def _instant(text: str, name: str) -> int:
