@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +18,21 @@ from running import clean_environment, wait_until
 VIEWERS = 60
 MINUTE_MS = 60_000
 HOUR = "plays,concurrent_viewers,rebuffer_ratio,qoe_score"
+
+
+def test_a_port_that_is_taken_is_told_before_a_month_is_made(tmp_path: Path) -> None:
+    place = tmp_path / "temporary"
+    place.mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        done = subprocess.run(
+            [sys.executable, "-m", "viewmeter.cli", "demo", "--port", port, "--days", "1100"],
+            env={**clean_environment(), "TMPDIR": str(place)}, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert f"port {port} of 127.0.0.1 is in use" in done.stderr
+    assert "making" not in done.stderr
+    assert not list(place.iterdir())
 
 
 def test_the_demo_shows_a_past_and_live_viewers_and_cleans_up(tmp_path: Path) -> None:
@@ -62,7 +78,7 @@ def test_the_demo_shows_a_past_and_live_viewers_and_cleans_up(tmp_path: Path) ->
             # The day before it, at the same level or above (it was evening somewhere), without a hole.
             day = rows("24h", "hour", "plays,concurrent_viewers")[1:-1]
             assert all(row["plays"] > 0 and row["concurrent_viewers"] > 0 for row in day), day
-            month = rows("30d", "day", "plays,unique_viewers")
+            month = rows("30d", "day", "plays,unique_viewers,watch_duration_p50_ms")
             full_day = max(month, key=lambda row: row["plays"])
             assert full_day["plays"] > full_day["unique_viewers"] > 500
             assert sum(row["plays"] > 0 for row in month) >= 3

@@ -35,8 +35,8 @@ VIDEOS: Final = 24
 LONGEST_MINUTES: Final = 30
 WATCH_MEDIAN_MS: Final = 200_000
 STALL_SHARE: Final = 0.05
-SAMPLE_VIEWERS: Final = 2_000
-PEOPLE_A_VIEWER: Final = 100
+SAMPLE_VIEWERS: Final = 4_000
+PEOPLE_A_VIEWER: Final = 400
 """Of so many people one watches, so that some come back."""
 
 INCIDENT_FIRST_MS: Final = 70_000
@@ -62,8 +62,24 @@ class Crowd:
     @cached_property
     def stay_ms(self) -> float:
         """How long one viewer stays, all views together, on average: presence / stay = arrivals (Little's law)."""
-        sample = simulator.Simulation(self._settings(0, SAMPLE_VIEWERS))
-        return sum(plan.length_ms for plan in sample.plans()) / SAMPLE_VIEWERS
+        return sum(plan.length_ms for plan in self._sample) / SAMPLE_VIEWERS
+
+    @cached_property
+    def videos(self) -> tuple[simulator.Video, ...]:
+        """What there is to watch, most popular first."""
+        return _catalogue(self.seed, VIDEOS)
+
+    @cached_property
+    def watched(self) -> dict[str, list[Plan]]:
+        """Views of each video (most popular first) as the crowd watches it; only those that played."""
+        played = [plan for plan in self._sample if plan.started]
+        by_video = {video.video_id: [p for p in played if p.video == video] for video in self.videos}
+        return {name: plans or played for name, plans in by_video.items()}
+
+    @cached_property
+    def _sample(self) -> list[Plan]:
+        settings = dataclasses.replace(self._settings(0, SAMPLE_VIEWERS), seed=self.seed)
+        return [*simulator.Simulation(settings).plans()]
 
     def arrivals(self, minute: int) -> int:
         """Return how many viewers come in that minute since the epoch; fractions are a matter of luck."""

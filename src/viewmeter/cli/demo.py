@@ -11,16 +11,18 @@ import dataclasses
 import itertools
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
 import msgspec
+import numpy as np
 
 from viewmeter import config as settings
 from viewmeter import wiring
@@ -32,7 +34,10 @@ from viewmeter.cli.up import start
 from viewmeter.cli.viewers import Task
 from viewmeter.metadata.keys import Tenant
 from viewmeter.model.time import DAY_MS, HOUR_MS, MINUTE_MS, floor_to
-from viewmeter.testing.history import History, viewers_at
+from viewmeter.supervisor.port import PortError, reserve
+from viewmeter.supervisor.settings import ServerSettings
+from viewmeter.testing.history import History, Typical, viewers_at
+from viewmeter.testing.simulator import Plan, facts
 
 TENANT: Final = "demo"
 MAX_DAYS: Final = 1_100
@@ -84,6 +89,10 @@ def demo(
     folder.make(place)
     loaded = folder.settings(place, None)
     loaded = settings.override(loaded, "server", "demo", host=host, port=port, workers=workers)
+    if taken := _port_problem(loaded.config.of(ServerSettings)):
+        if data is None:
+            shutil.rmtree(place)
+        raise CommandError(taken)
     # The simulated viewers live all over the world, which their addresses tell in X-Forwarded-For.
     loaded = settings.override(loaded, "collector", "demo", trusted_proxies=("127.0.0.0/8", "::1/128"))
     with folder.open_metadata(place, loaded, made=True) as metadata:
@@ -107,6 +116,15 @@ def demo(
     start(place, loaded)
 
 
+def _port_problem(server: ServerSettings) -> str | None:
+    """Say now what `up` would say after the past has been made."""
+    try:
+        reserve(server.host, server.port).close()
+    except PortError as problem:
+        return str(problem)
+    return None
+
+
 def _make_past(data: Path, loaded: settings.Loaded, tenant: Tenant, days: int, crowd: Crowd) -> None:
     """Make the past: days of rollups by the hour, a day by 5 minutes, and the last two hours event by event."""
     if not days:
@@ -117,20 +135,34 @@ def _make_past(data: Path, loaded: settings.Loaded, tenant: Tenant, days: int, c
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         recent = pool.submit(write_recent, data, tenant, crowd, end_ms)
         past = dataclasses.replace(_history(crowd, days, end_ms), people=people(crowd, tenant))
-        _put_past(data, loaded, past, crowd.opened_ms)
+        _put_past(data, loaded, past, _sample(crowd), crowd.opened_ms)
         recent.result()
 
 
 def _history(crowd: Crowd, days: int, end_ms: int) -> History:
     """Return the history at whose end as many watch as in the crowd that follows it."""
-    unscaled = History(
-        seed=crowd.seed, start_ms=end_ms - days * DAY_MS, days=days, videos=VIDEOS, peak_views=1_000, tenant_id=TENANT
-    )
+    start_ms = end_ms - days * DAY_MS
+    typical = tuple(_typical(plans) for plans in crowd.watched.values())
+    unscaled = History(crowd.seed, start_ms, days, VIDEOS, peak_views=1_000, tenant_id=TENANT, typical=typical)
     scale = crowd.viewers / viewers_at(unscaled, end_ms)
     return dataclasses.replace(unscaled, peak_views=max(1, round(scale * unscaled.peak_views)))
 
 
-def _put_past(data: Path, loaded: settings.Loaded, past: History, now_ms: int) -> None:
+def _typical(plans: Sequence[Plan]) -> Typical:
+    told = [facts(plan) for plan in plans]
+    means = (sum(one[name] for one in told) / len(told) for name in ("played_ms", "completes", "engaged_views"))
+    return Typical(*means)
+
+
+def _sample(crowd: Crowd) -> history.Sample:
+    watched = crowd.watched
+    lengths = {video.video_id: video.duration_ms for video in crowd.videos}
+    return history.Sample(
+        lengths, {v: np.array([facts(p)["played_ms"] for p in plans]) for v, plans in watched.items()}
+    )
+
+
+def _put_past(data: Path, loaded: settings.Loaded, past: History, sample: history.Sample, now_ms: int) -> None:
     """Close the hours of the past, as if batch jobs had run; its last hour stays open.
 
     In that one the first events of the views that go on are applied, which no closed hour would show. The days are
@@ -140,7 +172,7 @@ def _put_past(data: Path, loaded: settings.Loaded, past: History, now_ms: int) -
     store = wiring.store(loaded.config, data)
     try:
         store.expire(now_ms)  # so that nothing is put where it would be dropped again
-        for piece in _ahead(_pieces(past)):
+        for piece in _ahead(_pieces(past, sample)):
             closed, rest = piece.split(min(piece.interval.end_ms, past.end_ms - HOUR_MS))
             store.put_history(closed.interval, closed.rows, closed.viewers, now_ms)
             store.load(rest.speed_rows())
@@ -157,7 +189,7 @@ def _put_past(data: Path, loaded: settings.Loaded, past: History, now_ms: int) -
         store.close()
 
 
-def _pieces(past: History) -> Iterator[history.Day]:
+def _pieces(past: History, sample: history.Sample) -> Iterator[history.Day]:
     """Yield the past: rows by 4 hours, in the last week by the hour, on the last day by 5 minutes.
 
     A day by the hour has as many rows as four of the others, and charts of a month are by the day. Days are put several
@@ -165,12 +197,13 @@ def _pieces(past: History) -> Iterator[history.Day]:
     """
     last = past.days - 1
     week = max(0, past.days - DAYS_BY_HOUR)
-    early = itertools.islice(history.days(dataclasses.replace(past, step_ms=EARLY_STEP_MS)), week)
-    by_hour = itertools.islice(history.days(dataclasses.replace(past, first_day=week)), last - week)
+    early = itertools.islice(history.days(dataclasses.replace(past, step_ms=EARLY_STEP_MS), sample), week)
+    by_hour = itertools.islice(history.days(dataclasses.replace(past, first_day=week), sample), last - week)
     for days, at_once in ((early, EARLY_DAYS_AT_ONCE), (by_hour, HOURLY_DAYS_AT_ONCE)):
         while some := [*itertools.islice(days, at_once)]:
             yield history.Day.joined(some)
-    yield from history.days(dataclasses.replace(past, first_day=last, step_ms=RECENT_STEP_MS, fade_ms=VIEW_MS))
+    recent = dataclasses.replace(past, first_day=last, step_ms=RECENT_STEP_MS, fade_ms=VIEW_MS)
+    yield from history.days(recent, sample)
 
 
 def _ahead(pieces: Iterator[history.Day]) -> Iterator[history.Day]:

@@ -3,6 +3,8 @@
 The generator gives sums by video and by three groupings; what it leaves out is made here: channel and platform rows
 (sums over videos), the sketches' inputs (a viewer a play, dealt to the rows in the order of their plays, so that every
 rollup counts the same people), what the batch layer knows of whole views, peaks, and where in the content views played.
+Watch times, and from them all that is told of whole views, are drawn from a sample of views of each video, so that the
+past looks like the views that follow it.
 Not made: `cross`, so filters that mix place and device find the live hours only.
 """
 
@@ -20,12 +22,13 @@ import pyarrow.compute as pc
 from viewmeter.model.catalogue import ROLLUPS, SPEED_ROLLUPS
 from viewmeter.model.sketches import coupons
 from viewmeter.model.time import DAY_MS, HOUR_MS, Interval
-from viewmeter.testing.history import LONGEST_MS, PLAYED_SHARE, Columns, History, history, lengths_ms
+from viewmeter.testing.history import Columns, History, history
 from viewmeter.testing.oracle_metrics import MEASURES
 
 SUMMED: Final = {"channel": ("channel_id",), "platform": ()}
-VALUES_A_ROW: Final = 8
-"""Startup and watch times that are made up a row: enough for plausible quantiles, and few enough for a quick start."""
+VALUES_A_PLAY: Final = 1 / 20
+"""Startup and watch times that are made up: enough for plausible quantiles, and few enough for a quick start."""
+STARTUP_SPREAD: Final = 0.6
 ENDS: Final = (
     *("ended_views", "measured_views", "watched_views", "view_rebuffer_ratio_e9"),
     *("content_views", "content_watched_ms", "content_ms"),
@@ -72,30 +75,89 @@ class Day:
         return Day(interval, rows, _between(self.viewers, "hour_ms", interval))
 
 
-def days(setting: History) -> Iterator[Day]:
+@dataclass(frozen=True)
+class Sample:
+    """Views of each video: its length (0 is live), and the played time of each view, ms."""
+
+    length_ms: dict[str, int]
+    watch_ms: dict[str, Array]
+
+    def content_ms(self, video: str) -> float:
+        """Return how much of the content a view sees on average; rewatched parts count again, up to its length."""
+        return float(np.minimum(self.watch_ms[video], self.length_ms[video]).mean())
+
+    def curve(self, video: str) -> Array:
+        """Return for each percent of the content the share of the views that get there."""
+        edges = np.arange(100) * self.length_ms[video] / 100
+        watched = np.sort(self.watch_ms[video])
+        return 1 - np.searchsorted(watched, edges, side="left") / len(watched)
+
+    def draw(self, videos: Array, count: Array, rng: np.random.Generator) -> Array:
+        """Return for each row `count` watch times of its video, one row after the other."""
+        names, video = np.unique(videos.astype(str), return_inverse=True)
+        pools = [self.watch_ms[name] for name in names]
+        sizes = np.array([len(pool) for pool in pools])
+        first = np.cumsum(sizes) - sizes
+        row = np.repeat(video, count)
+        drawn: Array = np.concatenate(pools)[first[row] + (rng.random(len(row)) * sizes[row]).astype(np.int64)]
+        return drawn.astype(np.float64)
+
+
+def days(setting: History, sample: Sample) -> Iterator[Day]:
     """Yield one day after the other."""
-    lengths = lengths_ms(setting)
     for number, day in enumerate(history(setting)):
         rng = np.random.default_rng((setting.seed, number, 1))
         start_ms = setting.start_ms + (setting.first_day + number) * DAY_MS
         videos = day.pop("video")
         hashes = videos.pop("viewer_hashes")
         order = _by_video(videos)
-        videos = _with_ends({name: values[order] for name, values in videos.items()}, lengths)
+        videos = _with_ends({name: values[order] for name, values in videos.items()}, sample)
         people = np.concatenate([np.zeros(0, np.int64), *(np.asarray(hashes[i], np.int64) for i in order)])
         flat = coupons(people)
-        out = {name: _summed(videos, keys, flat, rng) for name, keys in SUMMED.items()}
-        out["video"] = _table("video", videos, flat, rng)
+        lists = _Lists.of(videos, flat, sample, rng)
+        out = {name: _summed(videos, keys, lists) for name, keys in SUMMED.items()}
+        out["video"] = _table("video", videos, lists)
         for name, columns in day.items():
             ordered = _by_video(columns)
             arranged = {column: values[ordered] for column, values in columns.items()}
             if name == "concurrency":
-                out[name] = _table(name, arranged, None, rng)
+                out[name] = _table(name, arranged, None)
                 out["peaks"] = _peaks(arranged)
             else:
-                out[name] = _table(name, _with_ends(arranged, lengths), flat, rng)
-        out["retention"] = _retention(videos, lengths, start_ms + DAY_MS - HOUR_MS)
+                arranged = _with_ends(arranged, sample)
+                out[name] = _table(name, arranged, _Lists.of(arranged, flat, sample, rng))
+        out["retention"] = _retention(videos, sample, rng)
         yield Day(Interval(start_ms, start_ms + DAY_MS), out, _viewers(videos, people))
+
+
+@dataclass(frozen=True)
+class _Lists:
+    """The inputs of a rollup's sketches: how many each row has, and all of them one row after the other."""
+
+    viewers: tuple[Array, Array]
+    startup: tuple[Array, Array]
+    watch: tuple[Array, Array]
+
+    @staticmethod
+    def of(columns: Columns, coupons_of_plays: Array, sample: Sample, rng: np.random.Generator) -> _Lists:
+        plays = columns["plays"]
+        # Rounded by chance, so that rows of minutes have as many a play as rows of hours.
+        count = (plays * VALUES_A_PLAY + rng.random(len(plays))).astype(np.int64)
+        startup = np.repeat(columns["startup_ms"] / np.maximum(columns["startups"], 1), count)
+        startup = startup * rng.lognormal(-(STARTUP_SPREAD**2) / 2, STARTUP_SPREAD, len(startup))
+        watch = sample.draw(columns["video_id"], count, rng)
+        return _Lists((plays, coupons_of_plays), (count, np.round(startup)), (count, watch))
+
+    def merged(self, order: Array, first: Array) -> _Lists:
+        """Return the lists of rows that are put in this order and summed from each `first` on."""
+
+        def one(lists: tuple[Array, Array]) -> tuple[Array, Array]:
+            count, values = lists
+            ends = np.cumsum(count)
+            spans = [values[end - n : end] for end, n in zip(ends[order], count[order], strict=True)]
+            return np.add.reduceat(count[order], first), np.concatenate(spans)
+
+        return _Lists(one(self.viewers), one(self.startup), one(self.watch))
 
 
 def _between(table: pa.Table, column: str, interval: Interval) -> pa.Table:
@@ -110,12 +172,12 @@ def _by_video(columns: Columns) -> Array:
     return np.lexsort((video, columns["time_ms"]))
 
 
-def _with_ends(columns: Columns, lengths: dict[str, int]) -> Columns:
+def _with_ends(columns: Columns, sample: Sample) -> Columns:
     """Add what the batch layer knows of whole views: so much a play of each video, so that every rollup agrees."""
     names, video = np.unique(columns["video_id"].astype(str), return_inverse=True)
-    length = np.array([lengths[name] for name in names], np.int64)
-    watched = np.array([0.25 + 0.35 * (number * 0.618 % 1) for number in range(len(names))])
-    typical = np.round(PLAYED_SHARE * np.minimum(np.where(length > 0, length, 3 * LONGEST_MS), LONGEST_MS))
+    length = np.array([sample.length_ms[name] for name in names], np.int64)
+    watched = np.array([sample.content_ms(name) for name in names])
+    typical = np.array([sample.watch_ms[name].mean() for name in names])
     plays = columns["plays"]
     return columns | {
         "ended_views": columns["attempts"],
@@ -123,12 +185,12 @@ def _with_ends(columns: Columns, lengths: dict[str, int]) -> Columns:
         "watched_views": plays,
         "view_rebuffer_ratio_e9": columns["rebuffered_ms"] * (10**9 / typical).astype(np.int64)[video],
         "content_views": plays * (length > 0)[video],
-        "content_watched_ms": plays * np.round(length * watched).astype(np.int64)[video],
+        "content_watched_ms": plays * np.round(watched).astype(np.int64)[video],
         "content_ms": plays * length[video],
     }
 
 
-def _summed(videos: Columns, keys: tuple[str, ...], flat: Array, rng: np.random.Generator) -> pa.Table:
+def _summed(videos: Columns, keys: tuple[str, ...], lists: _Lists) -> pa.Table:
     """Return the rows of a rollup that drops the video."""
     ids = [videos["time_ms"], *(np.unique(videos[key].astype(str), return_inverse=True)[1] for key in keys)]
     order = np.lexsort(tuple(reversed(ids)))
@@ -137,27 +199,17 @@ def _summed(videos: Columns, keys: tuple[str, ...], flat: Array, rng: np.random.
     columns: Columns = {name: videos[name][order][first] for name in ("time_ms", "tenant_id", "is_bot", *keys)}
     for measure in (*MEASURES, *ENDS):
         columns[measure] = np.add.reduceat(videos[measure][order], first)
-    # The viewers of the videos, in the new order of the videos.
-    ends = np.cumsum(videos["plays"])
-    spans = [flat[end - plays : end] for end, plays in zip(ends[order], videos["plays"][order], strict=True)]
-    return _table("channel" if keys else "platform", columns, np.concatenate(spans), rng)
+    return _table("channel" if keys else "platform", columns, lists.merged(order, first))
 
 
-def _table(rollup: str, columns: Columns, flat: Array | None, rng: np.random.Generator) -> pa.Table:
+def _table(rollup: str, columns: Columns, lists: _Lists | None) -> pa.Table:
     known = {*ROLLUPS[rollup].keys, "time_ms", *(measure.name for measure in ROLLUPS[rollup].measures)}
     arrays: dict[str, Any] = {name: pa.array(values) for name, values in columns.items() if name in known}
-    if flat is not None:
-        arrays["viewers_hll"] = _lists(columns["plays"], pa.array(flat, pa.uint32()))
-        arrays["startup_kll"] = _values(columns["startup_ms"], columns["startups"], 0.4, rng)
-        arrays["watch_kll"] = _values(columns["played_ms"], columns["measured_views"], 0.9, rng)
+    if lists is not None:
+        arrays["viewers_hll"] = _lists(lists.viewers[0], pa.array(lists.viewers[1], pa.uint32()))
+        arrays["startup_kll"] = _lists(lists.startup[0], pa.array(lists.startup[1]))
+        arrays["watch_kll"] = _lists(lists.watch[0], pa.array(lists.watch[1]))
     return pa.table(arrays)
-
-
-def _values(total: Array, count: Array, spread: float, rng: np.random.Generator) -> pa.Array:
-    """Return some values a row whose mean is about total / count."""
-    made = np.minimum(count, VALUES_A_ROW)
-    mean = np.repeat(total / np.maximum(count, 1), made)
-    return _lists(made, pa.array(np.round(mean * rng.lognormal(-spread * spread / 2, spread, len(mean)))))
 
 
 def _lists(lengths: Array, values: pa.Array) -> pa.Array:
@@ -209,27 +261,31 @@ def _peak(table: pa.Table, scope: str, columns: tuple[str, str, str]) -> pa.Tabl
     return pa.table(made)
 
 
-def _retention(videos: Columns, lengths: dict[str, int], time_ms: int) -> pa.Table:
-    """Return the curve of each video's day, told in its last hour: many leave early, some stay to the end."""
+def _retention(videos: Columns, sample: Sample, rng: np.random.Generator) -> pa.Table:
+    """Return the curve of each hour and video of a known length."""
     names, video = np.unique(videos["video_id"].astype(str), return_inverse=True)
-    plays = np.bincount(video, videos["plays"], len(names)).astype(np.int64)
+    hour_ms = videos["time_ms"] - videos["time_ms"] % HOUR_MS
+    hours, hour = np.unique(hour_ms, return_inverse=True)
+    plays = np.zeros((len(hours), len(names)))
+    np.add.at(plays, (hour, video), videos["plays"])
+    vod = np.array([sample.length_ms[name] > 0 for name in names])
+    curves = np.array([sample.curve(name) if known else np.zeros(100) for name, known in zip(names, vod, strict=True)])
+    # Rounded by the same chance over a whole curve, so that it never rises and its mean is kept.
+    left = np.floor(plays[:, :, None] * curves[None, :, :] + rng.random((len(hours), len(names), 1)) * vod[:, None])
+    delta = np.diff(left.astype(np.int64), axis=2, prepend=0)
+    row, column, percent = np.nonzero(delta)
     channel = dict(zip(videos["video_id"], videos["channel_id"], strict=True))
-    vod = [i for i, name in enumerate(names) if lengths[name] and plays[i]]
-    percent = np.arange(100)
-    stay = np.array([8 + 30 * (number * 0.618 % 1) for number in vod])
-    left = np.round(plays[vod][:, None] * (0.15 + 0.85 * np.exp(-percent[None, :] / stay[:, None]))).astype(np.int64)
-    delta = np.diff(left, axis=1, prepend=0)
-    row, column = np.nonzero(delta)
-    shown = [str(names[vod[i]]) for i in row]
+    channels = np.array([channel[name] for name in names], dtype=object)
+    tenant = np.full(len(row), videos["tenant_id"][0], dtype=object)
     return pa.table(
         {
-            "time_ms": pa.array(np.full(len(row), time_ms, np.int64)),
-            "tenant_id": pa.array([str(videos["tenant_id"][0])] * len(row), pa.string()),
-            "channel_id": pa.array([channel[name] for name in shown], pa.string()),
+            "time_ms": pa.array(hours[row]),
+            "tenant_id": pa.array(tenant, pa.string()),
+            "channel_id": pa.array(channels[column], pa.string()),
             "is_bot": pa.array(np.zeros(len(row), bool)),
-            "video_id": pa.array(shown, pa.string()),
-            **{name: pa.array(["unknown"] * len(row), pa.string()) for name in _WORDS},
-            "percent": pa.array([str(p) for p in column], pa.string()),
-            "retention_delta": pa.array(delta[row, column]),
+            "video_id": pa.array(names.astype(object)[column], pa.string()),
+            **{name: pa.array(np.full(len(row), "unknown", dtype=object), pa.string()) for name in _WORDS},
+            "percent": pa.array(np.arange(100).astype(str).astype(object)[percent], pa.string()),
+            "retention_delta": pa.array(delta[row, column, percent]),
         }
     )

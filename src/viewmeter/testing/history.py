@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,7 @@ KBPS: Final = np.array([235, 600, 1_250, 2_400, 4_400, 8_000, 14_000])
 PLAYED_SHARE: Final = 0.33
 """What a viewer sees of a video, of at most half an hour of it."""
 LONGEST_MS: Final = 1_800_000
+LIVE_MS: Final = 5_400_000
 FAILED: Final = 0.015
 EXITED: Final = 0.03
 
@@ -44,12 +45,20 @@ Array = npt.NDArray[Any]
 Columns = dict[str, Array]
 
 
+class Typical(NamedTuple):
+    """How a video is watched: mean time a play, and the shares of plays that complete it and that are engaged."""
+
+    watch_ms: float
+    completed: float = 0.18
+    engaged: float = 0.77
+
+
 @dataclass(frozen=True)
 class History:
     """`peak_views`: attempts of the most watched video in its best hour. `step_ms` divides a day.
 
     `fade_ms`: views that are still going on at the end are left out, where a view is that long on average; something
-    else (a simulation) tells of them. 0: there are none.
+    else (a simulation) tells of them. 0: there are none. `typical`: of each video, most popular first.
     """
 
     seed: int
@@ -62,6 +71,7 @@ class History:
     first_day: int = 0  # the days before it are left out
     fade_ms: int = 0
     people: tuple[int, ...] = ()  # hashes of who watches; empty: made up
+    typical: tuple[Typical, ...] = ()  # empty: a third of each video
 
     @property
     def end_ms(self) -> int:
@@ -88,9 +98,9 @@ def history(setting: History) -> Iterator[dict[str, Columns]]:
             "channel_id": np.array([v.channel_id for v in videos], dtype=object)[cols],
             "video_id": np.array([v.video_id for v in videos], dtype=object)[cols],
         }
-        length_ms = np.array([_length_ms(video) for video in videos])[cols]
         bad = _incident(setting, times[rows])
-        sums = _measures(rng, attempts[rows, cols], length_ms, bad)
+        typical = np.array(typical_of(setting))[cols]
+        sums = _measures(rng, attempts[rows, cols], typical, bad)
         noise = {name: _shares(rng, name, len(rows)) for name in GROUPINGS if name != "video"}
         out = {"video": _frame(setting, base) | {name: sums[name] for name in MEASURES}}
         out["video"]["viewer_hashes"] = _viewers(setting, rng, cols, sums["plays"])
@@ -111,22 +121,18 @@ def viewers_at(setting: History, at_ms: int) -> float:
     hour = np.array([min(at_ms, setting.end_ms - HOUR_MS)])
     day = int(hour[0] - setting.start_ms) // DAY_MS
     expected = _expected(dataclasses.replace(setting, fade_ms=0, step_ms=HOUR_MS), hour, day)[0]
-    length_ms = np.array([_length_ms(video) for video in _videos(setting)])
-    share = PLAYED_SHARE * (1 - FAILED - EXITED)
-    return float((expected * share * np.minimum(length_ms, LONGEST_MS)).sum() / HOUR_MS)
+    watch_ms = np.array(typical_of(setting))[:, 0]
+    return float((expected * (1 - FAILED - EXITED) * watch_ms).sum() / HOUR_MS)
 
 
-def lengths_ms(setting: History) -> dict[str, int]:
-    """Return the length of each video; 0 is live."""
-    return {video.video_id: video.duration_ms for video in _videos(setting)}
+def typical_of(setting: History) -> tuple[Typical, ...]:
+    """Return how each video is watched, most popular first."""
+    lengths = [video.duration_ms or LIVE_MS for video in _videos(setting)]
+    return setting.typical or tuple(Typical(PLAYED_SHARE * min(length, LONGEST_MS)) for length in lengths)
 
 
 def _videos(setting: History) -> tuple[Video, ...]:
     return Simulation(Settings(setting.seed, setting.start_ms, videos=setting.videos)).videos
-
-
-def _length_ms(video: Video) -> float:
-    return float(video.duration_ms or 5_400_000)
 
 
 def _expected(setting: History, times: Array, day: int) -> Array:
@@ -158,8 +164,8 @@ def _incident(setting: History, times: Array) -> Array:
     return (times >= evening) & (times < evening + 2 * HOUR_MS)
 
 
-def _measures(rng: np.random.Generator, attempts: Array, length_ms: Array, bad: Array) -> Columns:
-    """Return every measure of each (time, video), in proportions that one sees."""
+def _measures(rng: np.random.Generator, attempts: Array, typical: Array, bad: Array) -> Columns:
+    """Return every measure of each (time, video), in proportions that one sees; typical: of each row's video."""
     n = len(attempts)
     out: Columns = {name: np.zeros(n, np.int64) for name in MEASURES}
     out["attempts"] = attempts.astype(np.int64)
@@ -168,11 +174,12 @@ def _measures(rng: np.random.Generator, attempts: Array, length_ms: Array, bad: 
     plays = out["plays"] = attempts - out["failures"] - out["exits_before_start"]
     out["startups"] = plays
     out["startup_ms"] = np.round(plays * rng.normal(950, 60, n) * np.where(bad, 2.2, 1)).astype(np.int64)
-    out["completes"] = rng.binomial(plays, 0.18)
-    out["engaged_views"] = out["completes"] + rng.binomial(plays - out["completes"], 0.72)
-    share = np.clip(rng.normal(PLAYED_SHARE, 0.04, n), 0.1, 0.9)
-    minutes = np.round(plays * share * np.minimum(length_ms, LONGEST_MS))
-    buckets = np.round(minutes[:, None] * BY_BUCKET[None, :]).astype(np.int64)
+    watch_ms, completed, engaged = typical.T
+    out["completes"] = rng.binomial(plays, completed)
+    more = np.clip((engaged - completed) / np.maximum(1 - completed, 1e-9), 0, 1)
+    out["engaged_views"] = out["completes"] + rng.binomial(plays - out["completes"], more)
+    played = np.round(plays * watch_ms * np.clip(rng.normal(1, 0.12, n), 0.3, 2.7))
+    buckets = np.round(played[:, None] * BY_BUCKET[None, :]).astype(np.int64)
     for i, bucket in enumerate(BITRATE_BUCKETS):
         out[f"played_ms_{bucket}"] = buckets[:, i]
     out["played_ms"] = out["played_ms_known_bitrate"] = buckets.sum(axis=1)
