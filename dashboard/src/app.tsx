@@ -8,6 +8,7 @@ import type { Session } from "./lib/types";
 import { HistoryPage } from "./pages/history";
 import { LivePage } from "./pages/live";
 import { SignInPage } from "./pages/signin";
+import { ViewPage } from "./pages/view";
 import { FailurePage } from "./parts/errors";
 import { Footer } from "./parts/footer";
 import { Header } from "./parts/header";
@@ -57,10 +58,11 @@ function Dashboard({ session, onSignedOut }: { session: Session; onSignedOut: ()
     () => ({ ...(place.video && { video: place.video }), ...(place.channel && { channel: place.channel }) }),
     [place.video, place.channel],
   );
-  const live = useLive(scope, place.range === "live", onSignedOut);
+  const live = useLive(scope, place.view === undefined && place.range === "live", onSignedOut);
+  const subject = place.view === undefined ? place.video : place.view || "Look up a view";
   useEffect(() => {
-    document.title = place.video ? `${place.video} · Viewmeter` : "Viewmeter";
-  }, [place.video]);
+    document.title = subject ? `${subject} · Viewmeter` : "Viewmeter";
+  }, [subject]);
   return (
     <>
       <a class="skip" href="#main">
@@ -68,14 +70,20 @@ function Dashboard({ session, onSignedOut }: { session: Session; onSignedOut: ()
       </a>
       <Header session={session} place={place} go={go} live={live} onSignedOut={onSignedOut} />
       <main id="main" tabIndex={-1}>
-        <Breadcrumb place={place} go={go} />
-        {place.range === "live" ? (
-          <LivePage scope={scope} place={place} go={go} live={live} />
+        {place.view !== undefined ? (
+          <ViewPage view={place.view} go={go} />
         ) : (
-          <HistoryPage scope={scope} place={place} go={go} range={place.range} />
+          <>
+            <Breadcrumb place={place} go={go} />
+            {place.range === "live" ? (
+              <LivePage scope={scope} place={place} go={go} live={live} />
+            ) : (
+              <HistoryPage scope={scope} place={place} go={go} range={place.range} />
+            )}
+          </>
         )}
       </main>
-      <Footer />
+      <Footer go={go} />
     </>
   );
 }

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { age, countryName, delta, share, text, tick, valueName } from "../src/lib/format";
+import { age, clockOf, countryName, delta, share, text, tick, valueName } from "../src/lib/format";
 
 describe("a number is written by its unit alone", () => {
   it.each([
@@ -76,4 +76,11 @@ it("a small share is not zero", () => {
 
 it("ages grow coarser", () => {
   expect([940, 12_300, 200_000, 7_200_000].map(age)).toEqual(["0.9 s", "12 s", "3 min", "2 h"]);
+});
+
+describe("an instant of the API", () => {
+  it("is its time of day to the ms, in the zone that it came in", () => {
+    expect(clockOf("2027-01-15T08:00:01Z")).toBe("08:00:01.000");
+    expect(clockOf("2027-01-15T13:30:00.820+05:30")).toBe("13:30:00.820");
+  });
 });

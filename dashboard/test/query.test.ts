@@ -10,6 +10,15 @@ const HOUR = 3_600_000;
 const now = Date.parse("2026-11-24T10:17:42.123Z");
 const metric = (name: string, kind: string) => [name, { name, kind } as Metric] as const;
 
+describe("a view that is looked up", () => {
+  it("is a link, and nothing else of the place matters then", () => {
+    expect(readPlace("?view=a%2Fb%20c")).toEqual({ range: "live", view: "a/b c" });
+    expect(placeHref({ range: "7d", video: "v1", view: "a/b c" })).toBe("/?view=a%2Fb+c");
+    expect(readPlace(placeHref({ range: "live", view: "" }).slice(1))).toEqual({ range: "live", view: "" });
+    expect(readPlace("")).toEqual({ range: "live" });
+  });
+});
+
 describe("a query's body", () => {
   it("has what was asked and nothing that was not", () => {
     const body = bodyOf({

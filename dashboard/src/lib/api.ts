@@ -1,5 +1,5 @@
 // HTTP in one place: same-origin JSON with the session cookie, problems (RFC 9457) as typed errors.
-import type { Dimension, Metric, QueryAnswer, QueryBody, Session } from "./types";
+import type { Dimension, Metric, QueryAnswer, QueryBody, Session, ToldView } from "./types";
 
 export class ApiError extends Error {
   constructor(
@@ -73,6 +73,8 @@ export const api = {
       `/api/v1/analytics/retention/${encodeURIComponent(videoId)}?${search}`,
       signal ? { signal } : {},
     ),
+  view: (viewId: string, signal?: AbortSignal) =>
+    json<ToldView>(`/api/v1/views/${encodeURIComponent(viewId)}`, signal ? { signal } : {}),
   version: async () => {
     const answer = await json<Record<string, unknown>>("/version");
     return typeof answer.version === "string" ? answer.version : "";

@@ -154,3 +154,9 @@ export function valueName(dimension: string, value: unknown): string {
   const words = name.replaceAll("_", " ").replace(/\btv\b/i, "TV");
   return words.charAt(0).toUpperCase() + words.slice(1);
 }
+
+/** The time of day in an instant of the API, to the ms, in the zone that the API wrote it in: as its sentences say it. */
+export function clockOf(instant: string): string {
+  const time = instant.slice(11).replace(/(Z|[+-]\d\d:\d\d)$/, "");
+  return time.includes(".") ? time : `${time}.000`;
+}

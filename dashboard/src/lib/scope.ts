@@ -11,6 +11,8 @@ export interface Scope {
 
 export interface Place extends Scope {
   range: RangeName;
+  /** The view that is looked up, "" before one is named; then nothing else of the place matters. */
+  view?: string;
 }
 
 export function readPlace(search: string): Place {
@@ -23,10 +25,13 @@ export function readPlace(search: string): Place {
   const channel = params.get("channel");
   if (video) place.video = video;
   if (channel) place.channel = channel;
+  const view = params.get("view");
+  if (view !== null) place.view = view;
   return place;
 }
 
 export function placeHref(place: Place): string {
+  if (place.view !== undefined) return `/?${new URLSearchParams({ view: place.view })}`;
   const params = new URLSearchParams();
   if (place.channel) params.set("channel", place.channel);
   if (place.video) params.set("video", place.video);
@@ -52,7 +57,7 @@ export function usePlace(): [Place, (next: Place) => void] {
     return () => removeEventListener("popstate", read);
   }, []);
   const go = (next: Place) => {
-    const moved = next.video !== place.video || next.channel !== place.channel;
+    const moved = next.video !== place.video || next.channel !== place.channel || next.view !== place.view;
     history.pushState(null, "", placeHref(next));
     setPlace(next);
     if (moved) scrollTo(0, 0);

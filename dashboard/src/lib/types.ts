@@ -75,3 +75,49 @@ export interface QueryAnswer {
     truncated?: boolean;
   };
 }
+
+/** GET /api/v1/views/{view_id}; `changed` is amounts by measure. */
+export interface ToldEvent {
+  seq: number;
+  type: string;
+  ts: string;
+  duplicate: boolean;
+  late: boolean;
+  behind_ms: number;
+  lost_before: number;
+  instant: string | null;
+  state: string | null;
+  changed: Record<string, number>;
+  error_code?: string;
+}
+
+export interface ToldView {
+  view_id: string;
+  video_id: string;
+  channel_id: string;
+  dimensions: Record<string, unknown>;
+  started_at: string;
+  ended_at: string | null;
+  ended_by: string | null;
+  time_from: "counters" | "state" | "unknown";
+  counted: { measure: string; count: number; why: string }[];
+  not_counted: {
+    seq: number;
+    reason: "duplicate" | "late" | "out_of_order" | "interval" | "counter" | "after_end";
+    at: string;
+    detail: string;
+  }[];
+  changed_by_silence: Record<string, number>;
+  intervals: {
+    start: string | null;
+    end: string;
+    lasted_ms: number | null;
+    state: string;
+    played_ms: number;
+    rebuffered_ms: number;
+    bitrate_kbps: number | null;
+    cdn: string | null;
+  }[];
+  events: ToldEvent[];
+  truncated: boolean;
+}

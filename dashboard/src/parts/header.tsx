@@ -38,7 +38,9 @@ export function Header({ session, place, go, live, onSignedOut }: Props) {
           {session.tenant}
         </span>
         <ChannelSelect session={session} place={place} go={go} />
-        <div class="top-status">{place.range === "live" && <LiveStatus live={live} />}</div>
+        <div class="top-status">
+          {place.view === undefined && place.range === "live" && <LiveStatus live={live} />}
+        </div>
         <RangeSwitch place={place} go={go} />
         <ThemeButton />
         <button

@@ -50,14 +50,15 @@ export function PlaceLink({ to, go, current, children, ...rest }: LinkProps) {
 }
 
 export function RangeSwitch({ place, go }: { place: Place; go: Go }) {
+  const { view, ...parent } = place;
   return (
     <nav class="ranges" aria-label="Time range">
       {RANGES.map((range) => (
         <PlaceLink
           key={range}
-          to={{ ...place, range }}
+          to={{ ...parent, range }}
           go={go}
-          current={range === place.range}
+          current={view === undefined && range === place.range}
           title={RANGE_TITLES[range]}
         >
           {RANGE_NAMES[range]}
