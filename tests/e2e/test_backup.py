@@ -131,3 +131,24 @@ def test_a_stopped_product_is_backed_up_too_and_a_backup_that_is_not_whole_is_re
     (copy / "backup.json").unlink()
     refused = viewmeter("restore", copy, "--data", tmp_path / "third")
     assert (refused.returncode, "no whole backup" in refused.stderr) == (1, True)
+
+
+def test_tenants_and_keys_in_another_database_are_said_not_to_be_in_it_without_its_password(tmp_path: Path) -> None:
+    data, copy = tmp_path / "data", tmp_path / "copy"
+    elsewhere = {"VIEWMETER_METADATA__URL": f"sqlite:///{tmp_path / 'keys.db'}?password=hunter2"}
+    here = viewmeter("init", "--data", tmp_path / "own")
+    assert here.returncode == 0, here.stderr
+    own = viewmeter("backup", tmp_path / "whole", "--data", tmp_path / "own", "--json")
+    assert (json.loads(own.stdout)["has_metadata"], own.stderr) == (True, "")
+    made = viewmeter("init", "--data", data, env={"VIEWMETER_METADATA__URL": f"sqlite:///{tmp_path / 'keys.db'}"})
+    assert made.returncode == 0, made.stderr
+    assert not (data / "meta.db").exists()
+    (data / "log").mkdir(exist_ok=True)
+    done = viewmeter("backup", copy, "--data", data, "--json", env=elsewhere)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["has_metadata"] is False
+    assert "tenants and keys are not in this backup: they are in sqlite:///" in done.stderr
+    assert "hunter2" not in done.stderr + done.stdout
+    restored = viewmeter("restore", copy, "--data", tmp_path / "again", "--json")
+    assert restored.returncode == 0, restored.stderr
+    assert "restore it too, and name it as metadata.url" in restored.stderr

@@ -102,10 +102,11 @@ def other_parts(data: Path, target: Path, told: Told = lambda _: None) -> None:
             copy(data / name, target / name)
 
 
-def finish(target: Path, version: str, at_ms: int) -> dict[str, Any]:
-    """Mark the backup as whole."""
+def finish(target: Path, version: str, at_ms: int, has_metadata: bool = True) -> dict[str, Any]:
+    """Mark the backup as whole. has_metadata: tenants and keys are in it; else they are in another database."""
     size = sum(path.stat().st_size for path in _files(target))
     about = {"format": FORMAT, "version": version, "at_ms": at_ms, "bytes": size, "files": len(list(_files(target)))}
+    about["has_metadata"] = has_metadata
     making = target / f".{MARK}"
     with making.open("w") as file:
         json.dump(about, file)
