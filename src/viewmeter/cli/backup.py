@@ -54,8 +54,9 @@ def backup(to: Path, /, *, data: Path = folder.DEFAULT_DATA, config: Path | None
         why = problem.strerror or problem
         raise CommandError(f"the backup could not be written ({why}): {target} is not whole") from None
     if elsewhere:
+        named = make_url(elsewhere).set(query={}).render_as_string()  # its options may hold a password, too
         note(
-            f"tenants and keys are not in this backup: they are in {make_url(elsewhere).set(query={}).render_as_string()}. Back that "
+            f"tenants and keys are not in this backup: they are in {named}. Back that "
             "database up with its own tool right after this one (pg_dump; for SQLite `sqlite3 FILE '.backup COPY'`)"
         )
     text = f"{about['files']} files, {about['bytes'] / 2**20:.1f} MiB in {to}"

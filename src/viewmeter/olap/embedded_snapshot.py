@@ -118,17 +118,21 @@ class DuckDBSnapshot:
 
 
 def _without_open_hours(found: Coverage, zone: str, hours: Iterable[int]) -> Coverage:
-    """Leave out periods in which an hour got its first rows after they were built.
+    """Say which open hours have rows; leave out periods in which one of them got its first after they were built.
 
     Until that hour is closed too, speed rows answer for it, and the hours of its day for the others. Asked of every
     snapshot, since an append must not wait for the batch side: rows of the days that are built, so none as a rule.
     `hours` are those with speed rows: closed ones leave that table after some hours, so they are few.
     """
+    closed = Spans(found.closed_hours)
+    waiting = tuple(sorted(hour for hour in hours if not closed.holds(hour)))
+    if not waiting:
+        return found
+    found = replace(found, waiting_hours=waiting)
     if not found.days:
         return found
     reach = Interval(found.hour_from_ms, found.days[-1].end_ms)
-    closed = Spans(found.closed_hours)
-    inside = [hour for hour in hours if reach.start_ms <= hour < reach.end_ms and not closed.holds(hour)]
+    inside = [hour for hour in waiting if reach.start_ms <= hour < reach.end_ms]
     if not inside:
         return found
     clock = zone_of(zone)

@@ -98,6 +98,7 @@ class Coverage:
     months: tuple[Interval, ...]
     hour_step_ms: int  # how long hour rows are for sure: 60, 30 or 15 minutes
     viewers_from_ms: int  # exact viewers are known by the hour from here on (0: from the beginning)
+    waiting_hours: tuple[int, ...] = ()  # starts of open hours that have rows, ascending
 
     def built(self, kind: Period) -> tuple[Interval, ...]:
         """Return the built periods of that kind."""

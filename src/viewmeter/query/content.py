@@ -46,7 +46,7 @@ def retention(
 
         deltas = scan("retention", ("retention_delta",), ("percent",))
         sums = scan(views, _VIEWS)
-        unknown = ground.open_within(Interval(*settled.edges))
+        known_until = ground.known_until(Interval(*settled.edges))
     watched = np.zeros(_PERCENTS, np.int64)
     if deltas is not None:
         np.add.at(watched, deltas["percent"].to_numpy().astype(np.int64), deltas["retention_delta"].to_numpy())
@@ -58,7 +58,7 @@ def retention(
         ],
         "views": content_views,
         "meta": {
-            **_meta(Interval(*settled.edges), settled.zone, watermark_ms, now_ms, unknown),
+            **_meta(Interval(*settled.edges), settled.zone, watermark_ms, now_ms, known_until),
             "formula": CURVES["retention"].formula(),
         },
     }
@@ -92,7 +92,8 @@ def cohorts(
     whole = Interval(edges[0], edges[-1])
     with store.snapshot() as snapshot:
         found = snapshot.cohorts(Scan("channel", (), edges, visible, (), filters)).to_pylist()
-        unknown = Ground(snapshot.coverage(zone, visible.tenant_id), zone).open_within(Interval(whole.start_ms, now_ms))
+        ground = Ground(snapshot.coverage(zone, visible.tenant_id), zone)
+        known_until = ground.known_until(Interval(whole.start_ms, now_ms))
     counts = {(row["cohort"], row["later"]): row["viewers"] for row in found}
     clock = zone_of(zone)
     return {
@@ -104,7 +105,7 @@ def cohorts(
             }
             for cohort in range(weeks)
         ],
-        "meta": _meta(whole, zone, watermark_ms, now_ms, unknown),
+        "meta": _meta(whole, zone, watermark_ms, now_ms, known_until),
     }
 
 
@@ -150,7 +151,7 @@ def _scan(snapshot: Snapshot, question: Scan, parts: list[Part]) -> Any:
 
 
 def _meta(
-    interval: Interval, zone: str, watermark_ms: int | None, now_ms: int, unknown: list[Interval]
+    interval: Interval, zone: str, watermark_ms: int | None, now_ms: int, known_until: int | None
 ) -> dict[str, Any]:
     clock = zone_of(zone)
     applied = now_ms if watermark_ms is None else min(now_ms, watermark_ms)
@@ -160,6 +161,6 @@ def _meta(
         "end": rfc3339(interval.end_ms, clock),
         "watermark": None if watermark_ms is None else rfc3339(watermark_ms, clock),
         "sources": ["batch"],
-        "partial": interval.end_ms > applied or bool(unknown),
-        "closed_until": rfc3339(unknown[0].start_ms, clock) if unknown else None,
+        "partial": interval.end_ms > applied or known_until is not None,
+        "closed_until": None if known_until is None else rfc3339(known_until, clock),
     }

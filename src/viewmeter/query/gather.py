@@ -207,7 +207,7 @@ class Gathering:
     def closed_until_ms(self) -> int | None:
         """Return up to when the range's hours are closed, where something asked for is known of these alone.
 
-        None: everything asked for is known of open hours as well, or no hour is open.
+        None: everything asked for is known of open hours as well, or no hour in which something happened is open.
         """
         waiting = (s for s in self._plan.sources if s not in self._filled)
         if not any(METRICS[name].batch_only for source in waiting for name in source.metrics):
@@ -215,8 +215,7 @@ class Gathering:
             if not mixed:
                 return None
         whole = Interval(self.settled.edges[0], self.settled.edges[-1])
-        left_open = self.ground.open_within(whole)
-        return left_open[0].start_ms if left_open else None
+        return self.ground.known_until(whole)
 
 
 def _ground(planned: Plan, snapshot: Snapshot, zone: str) -> Ground:

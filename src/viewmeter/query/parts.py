@@ -190,6 +190,24 @@ class Ground:
         """Return where no hour is closed: what the batch layer alone knows is not known there."""
         return minus([interval], self._closed.within(interval))
 
+    def known_until(self, interval: Interval) -> int | None:
+        """Return up to when all is known that closed hours alone know; None: all of the range.
+
+        An hour in which nothing happened is never closed, and nothing waits for it: what is missing begins at the first
+        open hour with rows, or behind everything that is known.
+        """
+        left_open = self.open_within(interval)
+        if not left_open:
+            return None
+        waiting = self._coverage.waiting_hours
+        for gap in left_open:
+            hour = next((hour for hour in waiting if hour < gap.end_ms and hour + HOUR_MS > gap.start_ms), None)
+            if hour is not None:
+                return max(hour, gap.start_ms)
+        last = left_open[-1]
+        newest = max([*waiting[-1:], *(span.end_ms for span in self._coverage.closed_hours[-1:])], default=0)
+        return last.start_ms if last.end_ms >= max(newest, interval.end_ms) else None
+
     def closed_within(self, interval: Interval) -> list[Interval]:
         """Return where hours are closed."""
         return self._closed.within(interval)

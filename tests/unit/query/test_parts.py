@@ -1,6 +1,7 @@
 """Which rows answer which piece of a range: disjoint, all of it, as coarse as fits; or a refusal that helps."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -269,3 +270,23 @@ def test_a_leap_year_and_days_of_23_and_25_hours_are_whole_days(zone: str) -> No
         "UTC": {24.0}, "Asia/Kolkata": {24.0}, "Asia/Kathmandu": {24.0},
         "Australia/Lord_Howe": {23.5, 24.0, 24.5},
     }.get(zone, {23.0, 24.0, 25.0})  # fmt: skip
+
+
+def test_what_closed_hours_alone_know_is_missing_from_the_first_open_hour_with_rows_on() -> None:
+    base = coverage()
+
+    def known(*closed: tuple[int, int], waiting: tuple[int, ...] = ()) -> list[float | None]:
+        spans = tuple(Interval(T0 + a * HOUR, T0 + b * HOUR) for a, b in closed)
+        hours = tuple(T0 + hour * HOUR for hour in waiting)
+        ground = Ground(replace(base, closed_hours=spans, waiting_hours=hours, days=(), weeks=(), months=()), "UTC")
+        found = [ground.known_until(Interval(T0, T0 + end * HOUR)) for end in (4, 8)]
+        return [None if at is None else (at - T0) / HOUR for at in found]
+
+    assert known((0, 8)) == [None, None]
+    assert known((0, 1), (3, 8)) == [None, None]  # nobody watched from 1 to 3
+    assert known((0, 1), (3, 8), waiting=(2,)) == [2, 2]
+    assert known((0, 1), (5, 7)) == [None, 7]  # from 7 on it may yet come; at 4 it is known that nothing did
+    assert known((0, 1), (5, 7), waiting=(7,)) == [None, 7]
+    assert known((0, 1), waiting=(3, 6)) == [3, 3]
+    assert known((0, 1)) == [1, 1]
+    assert known() == [0, 0]
