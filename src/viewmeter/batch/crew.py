@@ -3,12 +3,14 @@
 In: how to do a step (here), and how to start a worker that does the same. Out: nothing; steps leave files. Processes,
 not threads: most of what a step calls in numpy holds the interpreter's lock. Whoever is free takes the next number, so
 steps need not be of one size. Promised: the first problem ends the round and is raised; a worker whose parent is gone
-ends behind the step at hand.
+ends at once.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
+import queue
 import subprocess
 import sys
 import threading
@@ -105,9 +107,17 @@ class _Worker:
 
 
 def serve(do: Do) -> None:
-    """Be a worker: do what is told until nobody tells any more."""
-    for line in sys.stdin:
-        step, number = line.split()
+    """Be a worker: do what is told, until the parent ends this process or is gone itself."""
+    told: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def listen() -> None:
+        for line in sys.stdin:
+            told.put(line)
+        os._exit(1)  # also in the midst of a step: nobody waits for it
+
+    threading.Thread(target=listen, daemon=True).start()
+    while True:
+        step, number = told.get().split()
         begun = time.process_time()
         try:
             do(step, int(number))

@@ -113,11 +113,19 @@ def test_each_number_is_done_once_by_whoever_is_free(tmp_path: Path) -> None:
     assert sorted(done + elsewhere) == [*range(600)]
 
 
-def test_a_worker_answers_each_step_and_ends_when_nobody_tells_any_more() -> None:
-    served = "from viewmeter.batch.crew import serve\nserve(lambda step, n: 1 // n)"
-    said = subprocess.run(
-        [sys.executable, "-c", served], input="a 1\na 0\n", capture_output=True, text=True, check=True
+def test_a_worker_answers_each_step_and_ends_when_its_parent_is_gone_also_in_the_midst_of_one() -> None:
+    served = (
+        "import time\nfrom viewmeter.batch.crew import serve\nserve(lambda _, n: time.sleep(n // 2) or 1 // (n - 1))"
     )
-    first, second = said.stdout.splitlines()
-    assert first.startswith("done ")
-    assert second.startswith("ZeroDivisionError: ")
+    with subprocess.Popen(
+        [sys.executable, "-c", served], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as it:
+        assert it.stdin is not None
+        assert it.stdout is not None
+        for number, answer in ((0, "done "), (1, "ZeroDivisionError: ")):
+            it.stdin.write(f"a {number}\n")
+            it.stdin.flush()
+            assert it.stdout.readline().startswith(answer)
+        it.stdin.write("a 1000000\n")
+        it.stdin.close()
+        assert it.wait(60) == 1
