@@ -25,7 +25,7 @@ from viewmeter.collector.dialects import (
     UndecodableError,
 )
 from viewmeter.collector.dialects.cmcd_keys import fits
-from viewmeter.collector.dialects.cmcd_records import MAX_RECORD_CHARS, InnerItem, Known, Value, read_record
+from viewmeter.collector.dialects.cmcd_records import MAX_RECORD_CHARS, Known, Value, read_record
 from viewmeter.model.events import MAX_ID_CHARS, MAX_SEQ, MAX_TEXT_CHARS, WireEvent, WireType
 
 VERSION: Final = 2
@@ -273,9 +273,9 @@ def _sum(members: Members, key: str, at_most: float) -> float | None:
     """Return a list of numbers as one: bitrates play together (dash.js splits them, `(900;v 32;a)`, Shaka sums,
     `(932)`), and each starvation of `bsa` and `bsda` is listed under its one cause. None: malformed or empty.
     """
-    value = members.get(key)
-    items = value if isinstance(value, tuple) else (InnerItem(value, ()),) if value is not None else ()
-    numbers = [i.value for i in items if isinstance(i.value, int | float) and not isinstance(i.value, bool)]
+    found = members.get(key)
+    values = [item[0] for item in found] if isinstance(found, tuple) else [found]
+    numbers = [value for value in values if isinstance(value, int | float) and value is not True and value is not False]
     total = sum(numbers)
     return total if numbers and min(numbers) >= 0 and total <= at_most else None
 

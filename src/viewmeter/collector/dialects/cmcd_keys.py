@@ -142,8 +142,8 @@ def _is_text_or_number(value: object) -> bool:
     return _is_text(value) or _is_number(value)
 
 
-def _each(check: Callable[[object], bool]) -> Callable[[Value], bool]:
-    return lambda value: all(check(item.value) for item in value) if isinstance(value, tuple) else check(value)
+def _each(check: Callable[[Value], bool], types: frozenset[type]) -> Callable[[Value], bool]:
+    return lambda value: types.issuperset([type(item[0]) for item in value]) if type(value) is tuple else check(value)
 
 
 _CHECKS: Final[Mapping[str, Callable[[Value], bool]]] = {
@@ -152,8 +152,8 @@ _CHECKS: Final[Mapping[str, Callable[[Value], bool]]] = {
     "boolean": lambda value: isinstance(value, bool),
     "string": _is_text,
     "token": _is_text,
-    "numbers": _each(_is_number),
-    "strings": _each(_is_text_or_number),  # dash.js sends `ec=27`
+    "numbers": _each(_is_number, frozenset((int, float))),
+    "strings": _each(_is_text_or_number, frozenset((int, float, str))),  # dash.js sends `ec=27`
 }
 
 

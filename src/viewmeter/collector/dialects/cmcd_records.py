@@ -171,8 +171,12 @@ def _bare(text: str) -> str | int | float | bool:
 def _inner(text: str) -> InnerList:
     """Return the items of a list whose syntax was checked."""
     if '"' not in text and "; " not in text and "=" not in text:  # numbers or tokens, with the names of their types
-        parts = [item.split(";") for item in text[1:-1].split()]
-        return tuple([InnerItem(_bare(value), tuple(params)) for value, *params in parts])
+        plain: list[InnerItem] = []
+        for item in text[1:-1].split():
+            bare, _, params = item.partition(";")
+            value = int(bare) if bare.isdigit() else _bare(bare)
+            plain.append(InnerItem(value, tuple(params.split(";")) if params else ()))
+        return tuple(plain)
     items = _INNER.finditer(text[1:-1])
     return tuple(
         InnerItem(_bare(item[1]), tuple(p[1] for p in _PARAM.finditer(item[2]) if not p[2]) if item[2] else ())
