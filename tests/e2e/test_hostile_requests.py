@@ -67,6 +67,41 @@ FRAMING: dict[str, tuple[Make, list[int], bool]] = {
     "trailers": (
         lambda p, b, n: post(p, chunked(b)[:-2] + b"Content-Length: 3\r\nX-Forwarded-For: 1.1.1.1\r\n\r\n", CHUNKED),
         [400], True),
+    "a chunk size with 200 zeros before": (lambda p, b, n: post(p, b"0" * 200 + chunked(b), CHUNKED), [204], False),
+    "a last chunk of three zeros": (lambda p, b, n: post(p, chunked(b)[:-5] + b"000\r\n\r\n", CHUNKED), [204], False),
+    "no chunk size": (lambda p, b, n: post(p, b"\r\n" + b + b"\r\n0\r\n\r\n" + SMUGGLED, CHUNKED), [400], True),
+    "a space before the chunk size": (lambda p, b, n: post(p, b" " + chunked(b) + SMUGGLED, CHUNKED), [400], True),
+    "a line feed after the chunk size": (
+        lambda p, b, n: post(p, chunked(b).replace(b"\r\n", b"\n", 1) + SMUGGLED, CHUNKED), [400], True),
+    "a carriage return after the chunk size": (
+        lambda p, b, n: post(p, chunked(b).replace(b"\r\n", b"\r", 1) + SMUGGLED, CHUNKED), [400], True),
+    "a line feed after a chunk": (
+        lambda p, b, n: post(p, b"%x\r\n%s\n0\r\n\r\n" % (len(b), b) + SMUGGLED, CHUNKED), [400], True),
+    "line feeds after the last chunk": (
+        lambda p, b, n: post(p, chunked(b)[:-4] + b"\n\n" + SMUGGLED, CHUNKED), [400], True),
+    "a line break in a quoted chunk extension": (
+        lambda p, b, n: post(p, chunked(b).replace(b"\r\n", b';a="\r\n"\r\n', 1) + SMUGGLED, CHUNKED), [400], True),
+    "the coding in capitals": (
+        lambda p, b, n: post(p, chunked(b), b"TRANSFER-ENCODING:\tCHUNKED "), [204], False),
+    "the coding in quotes": (
+        lambda p, b, n: post(p, chunked(b) + SMUGGLED, b'Transfer-Encoding: "chunked"'), [400], True),
+    "the coding with a parameter": (
+        lambda p, b, n: post(p, chunked(b) + SMUGGLED, b"Transfer-Encoding: chunked;q=1"), [400], True),
+    "an empty coding and chunked": (
+        lambda p, b, n: post(p, chunked(b), b"Transfer-Encoding: , chunked"), [400], False),
+    "an empty coding and a length": (lambda p, b, n: post(p, b + SMUGGLED, n, b"Transfer-Encoding: "), [400], True),
+    "a coding with an underscore, and a length": (
+        lambda p, b, n: post(p, b, n, b"Transfer_Encoding: chunked"), [204], False),
+    "a length and chunks of HTTP/1.0": (
+        lambda p, b, n: post(p, chunked(b) + SMUGGLED, n, CHUNKED, version=b"1.0"), [400], True),
+    "an empty length": (lambda p, b, n: post(p, b + SMUGGLED, b"Content-Length: "), [400], True),
+    "a length with zeros before": (lambda p, b, n: post(p, b, b"Content-Length: 000%d" % len(b)), [204], False),
+    "a list of equal lengths": (lambda p, b, n: post(p, b + SMUGGLED, n + b", %d" % len(b)), [400], True),
+    "a length that the connection owns": (
+        lambda p, b, n: post(p, b, n, b"Connection: content-length"), [204], False),
+    "neither a length nor chunks": (lambda p, b, n: post(p, b""), [400], False),
+    "a request to a proxy": (
+        lambda p, b, n: post(p, b, n).replace(b"POST /", b"POST http://elsewhere.example/"), [204], False),
 }  # fmt: skip
 
 
@@ -82,6 +117,55 @@ def test_a_body_has_one_end(product: Product, name: str) -> None:
         heard = say(product, data + HEALTH, answers=len(statuses) + 1)
         assert heard.statuses == [*statuses, 200], heard.raw
     still_serves(product, "framing")
+
+
+GZIP = b"Content-Encoding: gzip"
+# name: what is sent with a request in its body, the answers to both, whether the connection ends with the first.
+REFUSED: dict[str, tuple[Make, list[int], bool]] = {
+    "no key": (lambda p, b, n: post(p, b, n).replace(p.ingest_key.encode(), b"pk_no"), [401, 200], False),
+    "no key, in chunks": (
+        lambda p, b, n: post(p, chunked(b), CHUNKED).replace(p.ingest_key.encode(), b"pk_no"), [401, 200], False),
+    "no address": (lambda p, b, n: post(p, b, n).replace(b"beacon", b"nowhere"), [404, 200], False),
+    "another method": (lambda p, b, n: post(p, b, n).replace(b"POST", b"PUT"), [405, 200], False),
+    "a preflight": (lambda p, b, n: post(p, b, n).replace(b"POST", b"OPTIONS"), [204, 200], False),
+    "another type": (lambda p, b, n: post(p, b, n, b"Content-Type: text/html"), [415, 200], False),
+    "another encoding": (lambda p, b, n: post(p, b, n, b"Content-Encoding: br"), [415, 200], False),
+    "no gzip": (lambda p, b, n: post(p, b, n, GZIP), [400, 200], False),
+    "no JSON": (post, [400, 200], False),
+    "2 MB": (lambda p, b, n: post(p, b * 50_000, b"Content-Length: %d" % (len(b) * 50_000)), [413, 200], False),
+    "more than is thrown away": (lambda p, b, n: post(p, b, b"Content-Length: 20000000"), [413], True),
+    "a question with a body": (
+        lambda p, b, n: b"GET /healthz HTTP/1.1\r\nHost: a\r\n" + n + b"\r\n\r\n" + b, [200, 200], False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_the_body_of_a_refused_request_is_never_the_next_request(product: Product, name: str) -> None:
+    make, statuses, closed = REFUSED[name]
+    body = SMUGGLED.replace(b"/version", b"/nowhere-smuggled")
+    heard = say(product, make(product, body, b"Content-Length: %d" % len(body)) + HEALTH, None if closed else 2)
+    assert (heard.statuses, heard.closed) == (statuses, closed), heard.raw
+    assert b"smuggled" not in heard.raw
+    still_serves(product, "refused")
+
+
+def test_who_asks_before_sending_a_body_is_told_to_go_on_or_is_refused_without_it(product: Product) -> None:
+    body, expect = beacon("expect"), b"Expect: 100-continue"
+    length = b"Content-Length: %d" % len(body)
+    with connect(product) as client:
+        client.sendall(post(product, b"", length, expect))
+        said = b""
+        while b"\r\n\r\n" not in said and (piece := client.recv(4_096)):
+            said += piece
+        assert said == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.sendall(body + HEALTH)
+        assert listen(client, 2).statuses == [204, 200]
+    no_key = post(product, b"", length, expect).replace(product.ingest_key.encode(), b"pk_no")
+    too_large = post(product, b"", b"Content-Length: 2000000", expect)
+    for request, status, code in ((no_key, 401, "invalid_key"), (too_large, 413, "body_too_large")):
+        heard = say(product, request, answers=None)
+        assert (heard.statuses, heard.codes, heard.closed) == ([status], [code], True), heard.raw
+        assert b" 100 " not in heard.raw, "a body that is not wanted is not asked for"
 
 
 def test_chunks_that_hold_next_to_nothing_are_not_read_on(product: Product) -> None:
@@ -114,6 +198,13 @@ REQUESTS: dict[str, tuple[bytes, int | None, str]] = {
     "HTTP/2 without asking": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", None, ""),
     "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400, ""),
     "two spaces": (b"GET  /healthz HTTP/1.1\r\nHost: a\r\n\r\n", 400, ""),
+    "tabs for spaces": (b"GET\t/healthz\tHTTP/1.1\r\nHost: a\r\n\r\n", 400, ""),
+    "HTTP/1.2": (b"GET /healthz HTTP/1.2\r\nHost: a\r\n\r\n", 400, ""),
+    "http in lower case": (b"GET /healthz http/1.1\r\nHost: a\r\n\r\n", 400, ""),
+    "a folded first header": (b"GET /healthz HTTP/1.1\r\n Host: a\r\n\r\n", 400, ""),
+    "blank lines before": (b"\r\n\r\nGET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", 200, ""),
+    "an address of 70 KB": (b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 414, ""),
+    "a tunnel": (b"CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", 405, "method_not_allowed"),
     "a method in lower case": (b"get /healthz HTTP/1.1\r\nHost: a\r\n\r\n", 405, "method_not_allowed"),
     "TRACE": (b"TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", 405, "method_not_allowed"),
     "a request to a proxy": (b"GET http://elsewhere.example/healthz HTTP/1.1\r\nHost: a\r\n\r\n", 200, ""),
