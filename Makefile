@@ -63,11 +63,14 @@ bench: setup ## Run the benchmarks; each states its ratio to a baseline of the s
 
 FAULTS ?= 200
 CUTS ?= 50
+FAULTS_JSON ?= build/faults.json
 ATTACKS_JSON ?= build/attacks.json
 faults: setup ## Kill the product FAULTS times, cut its power CUTS times, break its disk and clock, attack it; count every event
-	VIEWMETER_TEST_KILLS=$(FAULTS) $(BIN)/pytest -q -s tests/e2e/test_kill.py $(ARGS)
-	VIEWMETER_TEST_CUTS=$(CUTS) VIEWMETER_TEST_EVERY_FAULT=1 VIEWMETER_TEST_STOPPED_S=30 VIEWMETER_TEST_ATTACK_S=30 \
-		VIEWMETER_TEST_ATTACKS_JSON=$(ATTACKS_JSON) $(BIN)/pytest -q -s tests/faults tests/e2e/test_attacks.py $(ARGS)
+	VIEWMETER_TEST_FIGURES=$(FAULTS_JSON) VIEWMETER_TEST_KILLS=$(FAULTS) VIEWMETER_TEST_CUTS=$(CUTS) \
+		VIEWMETER_TEST_EVERY_FAULT=1 VIEWMETER_TEST_STOPPED_S=30 \
+		$(BIN)/pytest -q -n $(JOBS) --dist worksteal tests/e2e/test_kill.py tests/faults $(ARGS)
+	VIEWMETER_TEST_EVERY_FAULT=1 VIEWMETER_TEST_ATTACK_S=30 VIEWMETER_TEST_ATTACKS_JSON=$(ATTACKS_JSON) \
+		$(BIN)/pytest -q -s tests/e2e/test_attacks.py $(ARGS)
 
 FUZZ_S ?= 120
 EXAMPLES ?= 100

@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
@@ -121,7 +122,7 @@ def test_O1_O5_a_power_cut_at_any_moment_leaves_whole_commits(
 
 
 def test_O1_O5_a_power_cut_at_any_write_of_a_checkpoint_leaves_whole_commits(
-    appending: Appending, dice: random.Random, tmp_path: Path
+    appending: Appending, dice: random.Random, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     assert appending.run(21) == 21  # two checkpoints, behind the tenth and the twentieth
     ends = [record.end for record in records(appending.shim.journal) if record.end > appending.acknowledged[20]]
@@ -139,6 +140,8 @@ def test_O1_O5_a_power_cut_at_any_write_of_a_checkpoint_leaves_whole_commits(
             if any(line["event"] == "store_block_sealed" for line in said):
                 sealed += 1
                 check(left / "store.duckdb", appending.sure(end), 21)  # after the checkpoint of its end, too
+    record_property("cuts", cuts)
+    record_property("blocks_sealed", sealed)
     print(f"{cuts} cuts, {sealed} of which left a block to be sealed")
     assert cuts >= 10
     assert sealed, "no cut tore a block that the store needs: nothing was proven"

@@ -9,6 +9,7 @@ import os
 import random
 import signal
 import time
+from collections.abc import Callable
 
 import pytest
 from load import Load
@@ -36,7 +37,9 @@ def check(load: Load) -> None:
 
 
 @pytest.mark.parametrize("module", ["engine", "worker"] if EVERY else ["engine"])
-def test_a_process_that_stood_still_goes_on_where_it_was(watched: Starter, module: str) -> None:
+def test_a_process_that_stood_still_goes_on_where_it_was(
+    watched: Starter, module: str, record_property: Callable[[str, object], None]
+) -> None:
     started = watched.new("--workers", "2")
     load = Load(started.product, f"stopped-{module}").start()
     try:
@@ -54,6 +57,8 @@ def test_a_process_that_stood_still_goes_on_where_it_was(watched: Starter, modul
     finally:
         load.stop()
     check(load)
+    record_property("stood_still_s", STOPPED_S)
+    record_property("acknowledged_beacons", len(load.acknowledged))
     print(f"{module} stood still for {STOPPED_S:g} s: {len(load.acknowledged)} acknowledged, all counted once")
 
 
