@@ -17,6 +17,8 @@ from running import clean_environment, wait_until
 
 VIEWERS = 60
 MINUTE_MS = 60_000
+SLOW_S = 240
+"""For a past that is made on a machine with other work: 15 CPU-seconds."""
 HOUR = "plays,concurrent_viewers,rebuffer_ratio,qoe_score"
 
 
@@ -47,7 +49,7 @@ def test_the_demo_shows_a_past_and_live_viewers_and_cleans_up(tmp_path: Path) ->
         )  # fmt: skip
     try:
         said = log.read_text
-        wait_until("the sign-in link", lambda: "/signin?token=" in said() or process.poll() is not None)
+        wait_until("the sign-in link", lambda: "/signin?token=" in said() or process.poll() is not None, SLOW_S)
         link = re.search(r"http://\S+/signin\?token=\S+", said())
         assert link is not None, said()
         base_url = link.group().partition("/signin")[0]
