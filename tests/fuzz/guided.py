@@ -15,10 +15,21 @@ from typing import Final
 import atheris
 
 with atheris.instrument_imports(include=["viewmeter.collector"]):
+    from viewmeter.collector.agents import Agent
     from viewmeter.collector.answers import ProblemError
     from viewmeter.collector.bodies import unpack_gzip, unpack_zstd
+    from viewmeter.collector.columns import Beacon, Columns
     from viewmeter.collector.dialects import MAX_EVENTS, UndecodableError, cmcd, native
+    from viewmeter.collector.intake import posted, take
+    from viewmeter.collector.places import Place
+    from viewmeter.collector.senders import Sender
+    from viewmeter.collector.settings import CollectorSettings
+    from viewmeter.collector.viewers import TenantHashes
+from viewmeter.metadata.keys import Tenant
 
+T0: Final = 1_764_000_000_000
+SETTINGS: Final = CollectorSettings()
+SENDER: Final = Sender(Place("DE", "BE", "Berlin", "AS1"), Agent("phone", "iOS", "Safari"), b"today")
 LIMIT: Final = 1 << 20
 MOST_CPU_S: Final = 0.5
 """Instrumented code is ten times slower, and the machine is shared."""
@@ -56,7 +67,25 @@ def unpacks(unpack: Callable[[bytes, int, list[tuple[str, str]]], bytes]) -> Cal
     return target
 
 
+def both_decoders(body: bytes) -> None:
+    """What the compiled decoder takes is wholly valid to the Python one, and gives the same columns."""
+    tenant = Tenant("acme", "Acme", b"acme's secret")
+    compiled = Columns()
+    taken = compiled.take(body, posted(TenantHashes(tenant, 10), SENDER, T0, None, None, SETTINGS), MAX_EVENTS)
+    if taken is None:
+        assert compiled.events == 0
+        return
+    decoded = native.decode(body)
+    accepted = take(decoded, None, None, T0, SETTINGS)
+    assert not accepted.rejected, accepted.rejected
+    plain = Columns(compiled=False)
+    plain.add(Beacon(TenantHashes(tenant, 10), SENDER, T0, accepted.shift_ms, accepted.events))
+    assert compiled.batch().equals(plain.batch())
+    assert taken[1] == decoded.ignored_fields
+
+
 TARGETS: Final = {
+    "both": both_decoders,
     "native": decodes(native.decode),
     "cmcd": decodes(cmcd.decode),
     "gzip": unpacks(unpack_gzip),
