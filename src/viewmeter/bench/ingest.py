@@ -32,7 +32,7 @@ from viewmeter.collector.rows import decoder
 EVENTS_PER_BEACON: Final = 10
 BYTES_PER_EVENT: Final = 500
 CONNECTIONS: Final = 256
-RATIO_WANTED: Final = 0.25
+RATIO_WANTED: Final = 0.42
 EVENTS_WANTED: Final = 85_000
 ACK_P99_WANTED_MS: Final = 20.0
 LOAD: Final = 0.7
