@@ -77,6 +77,11 @@ EXAMPLES ?= 100
 fuzz: setup ## Give the decoders broken bodies for FUZZ_S seconds each, and each address EXAMPLES odd requests with each key
 	VIEWMETER_TEST_FUZZ_S=$(FUZZ_S) VIEWMETER_TEST_EXAMPLES=$(EXAMPLES) $(BIN)/pytest -q -s tests/fuzz tests/e2e/test_openapi_fuzz.py $(ARGS)
 
+TRUTH_VIEWERS ?= 2000
+proofs: setup ## Sketches at all sizes, TRUTH_VIEWERS simulated viewers over a bad network; prints the tables of the docs
+	VIEWMETER_TEST_SKETCHES=all VIEWMETER_TEST_TRUTH_VIEWERS=$(TRUTH_VIEWERS) $(BIN)/pytest -q -s -n 0 \
+		tests/unit/model/test_sketch_error.py tests/e2e/test_truth_of_hours.py $(ARGS)
+
 clean: ## Remove what the targets above made (not your data folders)
 	rm -rf $(VENV) dashboard/node_modules src/viewmeter/web/static .mypy_cache .ruff_cache .pytest_cache \
 		.hypothesis .import_linter_cache build src/viewmeter/collector/_compiled.*.so
@@ -103,4 +108,4 @@ $(STATIC): $(MODULES) $(DASHBOARD_SOURCES)
 	cd dashboard && npm run --silent build
 	@touch $@
 
-.PHONY: help setup demo test check format build docs bench faults fuzz clean
+.PHONY: help setup demo test check format build docs bench faults fuzz proofs clean
