@@ -2,8 +2,10 @@
 
 import itertools
 import math
+import os
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,11 @@ from viewmeter.query.question import GRANULARITIES
 from viewmeter.testing import oracle_metrics
 from viewmeter.testing.contracts.facts import DAY, HOUR, MINUTE, T0, Fact, fact, hours_of, rows_of
 
-ZONES = ["UTC", "Europe/Berlin", "Asia/Kolkata"]
+ZONES = ["UTC", "Europe/Berlin", "Asia/Kolkata", "America/St_Johns", "Australia/Lord_Howe"]
+BASES = {"no change": 0, "St. John's, forward": 56, "Berlin, forward": 70, "Lord Howe, back by half an hour": 76,
+         "Lord Howe, forward": 258, "Berlin, back": 287, "St. John's, back": 294}  # fmt: skip
+"""Days from T0 to the five days that are asked about, and which clocks change on one of them."""
+QUARTER = 15 * MINUTE
 GROUPINGS = [
     ("country", "city"), ("os", "browser", "device_type"),
     ("cdn", "bitrate_bucket"), ("channel_id", "video_id", "is_bot"), ("country", "os", "device_type"),
@@ -41,7 +47,7 @@ DAYS = 5
 
 
 @st.composite
-def facts(draw: st.DrawFn) -> Fact:
+def facts(draw: st.DrawFn, base: int) -> Fact:
     words = {
         "tenant_id": st.sampled_from(["acme", "acme", "other"]),
         "channel_id": st.sampled_from(["c1", "c2"]),
@@ -61,14 +67,14 @@ def facts(draw: st.DrawFn) -> Fact:
         "lost_events": st.integers(-2, 2), "content_watched_ms": st.integers(0, 90), "content_ms": st.integers(0, 90),
     }  # fmt: skip
     return fact(
-        draw(st.integers(0, DAYS * DAY // MINUTE - 1)) * MINUTE,
+        base - T0 + draw(st.integers(0, DAYS * DAY // MINUTE - 1)) * MINUTE,
         viewer=draw(st.one_of(st.none(), st.integers(1, 6))),
         **{name: draw(strategy) for name, strategy in {**words, **sums}.items()},
     )
 
 
 @st.composite
-def questions(draw: st.DrawFn) -> dict[str, Any]:
+def questions(draw: st.DrawFn, base: int) -> dict[str, Any]:
     possible = draw(st.sampled_from(GROUPINGS))
     dimensions = draw(st.lists(st.sampled_from(possible), unique=True, max_size=2))
     filtered = draw(st.lists(st.sampled_from(possible), unique=True, max_size=1))
@@ -82,7 +88,7 @@ def questions(draw: st.DrawFn) -> dict[str, Any]:
         "metrics": draw(st.lists(st.sampled_from(known), unique=True, min_size=1, max_size=4)),
         "dimensions": dimensions,
         "filters": [[draw(st.sampled_from(["is", "is_not"])), d, [values[d]]] for d in filtered],
-        "time_range": {"start": T0 + start * MINUTE, "end": T0 + (start + length) * MINUTE},
+        "time_range": {"start": base + start * MINUTE, "end": base + (start + length) * MINUTE},
         "granularity": granularity,
         "time_zone": draw(st.sampled_from(ZONES)),
     }
@@ -110,19 +116,30 @@ def brute_force(
 
 
 def _bucket(at_ms: int, question: dict[str, Any]) -> int:
-    """Return the start of the local bucket, cut to the range; these three days have no clock change."""
-    moment = from_ms(at_ms, zone_of(question["time_zone"]))
-    day = moment.replace(hour=0, minute=0, second=0, microsecond=0)
-    start = {
-        "total": 0,
-        "month": to_ms(day.replace(day=1)),
-        "week": to_ms(day) - day.weekday() * DAY,
-        "day": to_ms(day),
-        "hour": to_ms(moment.replace(minute=0)),
-        "5m": to_ms(moment.replace(minute=moment.minute // 5 * 5)),
-        "minute": at_ms,
-    }[question["granularity"]]
+    """Return the start of the local bucket, cut to the range."""
+    zone, granularity = zone_of(question["time_zone"]), question["granularity"]
+    moment = from_ms(at_ms, zone)
+    if granularity == "total":
+        return int(question["time_range"]["start"])
+    if granularity in ("day", "week", "month"):
+        back = {"day": 0, "week": moment.weekday(), "month": moment.day - 1}[granularity]
+        first = moment.date() - timedelta(days=back)
+        # The first quarter of an hour whose local date is that of the period's first day, or later.
+        quarters = range(at_ms - (back + 2) * DAY, at_ms + QUARTER, QUARTER)
+        quarters = range(quarters.start - quarters.start % QUARTER, quarters.stop, QUARTER)
+        start = quarters[bisect_left(quarters, first, key=lambda q: from_ms(q, zone).date())]
+    elif granularity == "hour":
+        start = at_ms  # an hour of the clock ends where its name or the clock's offset changes
+        while _hour(start - MINUTE, zone) == _hour(at_ms, zone):
+            start -= MINUTE
+    else:
+        start = at_ms - at_ms % {"5m": 5 * MINUTE, "minute": MINUTE}[granularity]
     return max(start, question["time_range"]["start"])
+
+
+def _hour(at_ms: int, zone: tzinfo) -> tuple[Any, ...]:
+    moment = from_ms(at_ms, zone)
+    return moment.date(), moment.hour, moment.utcoffset()
 
 
 def _metrics(members: list[Fact], closed: set[int]) -> dict[str, Any]:
@@ -159,7 +176,7 @@ def new_store(tmp_path: Path) -> Iterator[Callable[[], DuckDBStore]]:
 
 @given(data=st.data())
 @settings(
-    max_examples=12,
+    max_examples=int(os.environ.get("VIEWMETER_TEST_QUESTIONS") or 12),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # a store an example: shrinking would take minutes
@@ -167,23 +184,25 @@ def new_store(tmp_path: Path) -> Iterator[Callable[[], DuckDBStore]]:
 def test_a_query_over_rollups_layers_and_tiers_is_the_brute_force_over_their_increments(
     new_store: Callable[[], DuckDBStore], data: st.DataObject
 ) -> None:
-    everything = data.draw(st.lists(facts(), min_size=1, max_size=25))
+    which = data.draw(st.sampled_from([*BASES]))
+    base = T0 + BASES[which] * DAY
+    everything = data.draw(st.lists(facts(base), min_size=1, max_size=25))
     store = new_store()
     cut = data.draw(st.integers(0, len(everything)))
-    store.append(rows_of(everything[:cut]), Commit(1, T0, {}, T0))
+    store.append(rows_of(everything[:cut]), Commit(1, base, {}, base))
     if data.draw(st.booleans()):
-        store.compact(T0 + data.draw(st.integers(0, 3)) * DAY)
-    store.append(rows_of(everything[cut:]), Commit(2, T0, {}, T0))
+        store.compact(base + data.draw(st.integers(0, 3)) * DAY)
+    store.append(rows_of(everything[cut:]), Commit(2, base, {}, base))
     if data.draw(st.booleans()):
-        store.compact(T0 + DAYS * DAY)
+        store.compact(base + DAYS * DAY)
     reporting = data.draw(st.sampled_from(ZONES))
-    store.set_zones({"acme": reporting, "other": reporting}, T0 - 9 * DAY)
-    closed = _close(store, everything, data)
+    store.set_zones({"acme": reporting, "other": reporting}, base - 9 * DAY)
+    closed = _close(store, everything, data, base)
     cached = Analytics(store, MemoryLiveStore())
     plain = Analytics(store, MemoryLiveStore(), QuerySettings(cache_entries=0))
-    now = T0 + DAYS * DAY + HOUR
+    now = base + DAYS * DAY + HOUR
     answered = 0
-    for question in data.draw(st.lists(questions(), min_size=4, max_size=8)):
+    for question in data.draw(st.lists(questions(base), min_size=4, max_size=8)):
         visible = data.draw(
             st.sampled_from([Visible("acme"), Visible("acme", ("c1",)), Visible(None), Visible("other", ("c2", "c9"))])
         )
@@ -206,24 +225,25 @@ def test_a_query_over_rollups_layers_and_tiers_is_the_brute_force_over_their_inc
             "time_zone": answer.meta["time_zone"],
         }
         _compare(answer.rows, brute_force(everything, closed, asked, visible), asked)
+    event(which)
     event(f"answered {answered > 0}, closed {len(closed) > 0}")
 
 
-def _close(store: DuckDBStore, everything: list[Fact], data: st.DataObject) -> set[int]:
+def _close(store: DuckDBStore, everything: list[Fact], data: st.DataObject, base: int) -> set[int]:
     """Close some of the hours, build what is complete, drop what is old; return the closed hours."""
     hours = sorted({f.at_ms // HOUR for f in everything})
     how_far = data.draw(st.integers(0, len(hours)))
     chosen = hours[:how_far]  # in order, as the jobs close them
     for hour in chosen:
         rows, viewers = hours_of([f for f in everything if f.at_ms // HOUR == hour])
-        store.put_hour(hour * HOUR, rows, viewers.drop_columns("hour_ms"), HourRun(1, 2, T0))
+        store.put_hour(hour * HOUR, rows, viewers.drop_columns("hour_ms"), HourRun(1, 2, base))
     if how_far and data.draw(st.booleans()):
-        until = hours[how_far] * HOUR if how_far < len(hours) else T0 + DAYS * DAY
+        until = hours[how_far] * HOUR if how_far < len(hours) else base + DAYS * DAY
         while due := store.due(until):
             for period in due:
                 store.build(period.kind, period.start_ms, period.zone)
         if data.draw(st.booleans()):
-            store.expire(T0 + DAYS * DAY)
+            store.expire(base + DAYS * DAY)
     return {*chosen}
 
 
