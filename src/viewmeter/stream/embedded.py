@@ -208,10 +208,11 @@ class EmbeddedStream:
         rows, live = self._step(batches, now_ms)
         clock = self._clock()
         if whole_at_ms is not None:
-            self._watermark = whole_at_ms - DURABLE_WITHIN_MS
-        elif self._watermark is None or received > self._watermark:
-            self._watermark = received
-        self._commit(rows, Commit(self._number + 1, now_ms, positions, self._watermark or 0))
+            watermark = whole_at_ms - DURABLE_WITHIN_MS
+        else:
+            watermark = received if self._watermark is None else max(received, self._watermark)
+        self._commit(rows, Commit(self._number + 1, now_ms, positions, watermark))
+        self._watermark = watermark  # behind the commit: an answer in between has none of its rows
         self._number, self._positions = self._number + 1, positions
         self._live.publish(LiveUpdate(live, present(self._core, clock), clock, self._watermark))
         self._last.commit = clock
