@@ -9,12 +9,13 @@ import contextlib
 import http.client
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,19 +75,28 @@ def pss_bytes(process: int) -> int:
 
 
 @contextmanager
-def running(workers: int = 1) -> Iterator[Product]:
-    """Start a product, yield it when it is ready, end it and remove its folder."""
-    with tempfile.TemporaryDirectory(prefix="viewmeter-bench-", ignore_cleanup_errors=True) as scratch:
+def running(
+    workers: int = 1, store: Path | None = None, environment: Mapping[str, str] | None = None
+) -> Iterator[Product]:
+    """Start a product, yield it when it is ready, end it and remove its folder.
+
+    `store`: a store file that it works on a copy of; the folder is then beside that file, which may be large.
+    """
+    beside = store.parent if store else None
+    with tempfile.TemporaryDirectory(prefix="viewmeter-bench-", dir=beside, ignore_cleanup_errors=True) as scratch:
         data = Path(scratch) / "data"
         command = [sys.executable, "-m", "viewmeter.cli"]
         made = subprocess.run(
             [*command, "init", "--data", str(data), "--json"], capture_output=True, text=True, check=True
         )
         keys = json.loads(made.stdout)
+        if store:
+            shutil.copyfile(store, data / "store.duckdb")
         with (Path(scratch) / "log").open("wb") as log:
             process = subprocess.Popen(
                 [*command, "up", "--data", str(data), "--port", "0", "--workers", str(workers)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                env={**os.environ, **(environment or {})},
             )  # fmt: skip
         try:
             url = _wait_ready(data, process)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from viewmeter.bench import BENCHES
@@ -19,6 +20,8 @@ def bench(
     *,
     seconds: float | None = None,
     events: int | None = None,
+    rows: int | None = None,
+    keep: Path | None = None,
     against: Literal["nginx"] | None = None,
     json: Flag = False,
 ) -> None:
@@ -32,6 +35,10 @@ def bench(
         How long to measure (default: each benchmark's own, some seconds).
     events
         batch only: how many events the hour holds (the bar is stated for 20 million).
+    rows
+        query only: how many rows of rollups the kept history has (the bar is stated for 100 million).
+    keep
+        query only: the folder that the history is kept in (default: the user's cache folder).
     against
         ingest only: also measure nginx, which writes the same bodies to files.
     json
@@ -41,7 +48,11 @@ def bench(
         raise CommandError(f"--against is for `bench ingest`, not for {name}")
     if events is not None and (name != "batch" or events < 1):
         raise CommandError(f"--events is for `bench batch`, and at least 1; not {events} for {name}")
-    asked = {"seconds": seconds, "events": events, "against": against}
+    if (rows is not None or keep is not None) and name != "query":
+        raise CommandError(f"--rows and --keep are for `bench query`, not for {name}")
+    if rows is not None and rows < 1:
+        raise CommandError(f"--rows is at least 1, not {rows}")
+    asked = {"seconds": seconds, "events": events, "rows": rows, "keep": keep, "against": against}
     options: dict[str, Any] = {key: given for key, given in asked.items() if given}
     results: dict[str, Any] = {}
     failed: list[str] = []
@@ -55,8 +66,8 @@ def bench(
             results[one] = run(**options)
         except Exception as problem:  # noqa: BLE001 - the others still run, and the exit code says it
             failed.append(f"{one} ({type(problem).__name__}: {problem})")
-    rows = [(one, key, value) for one, found in results.items() for key, value in _flat(found)]
-    result(results if name == "all" else results.get(name, {}), table(("BENCH", "FIGURE", "VALUE"), rows), json)
+    lines = [(one, key, value) for one, found in results.items() for key, value in _flat(found)]
+    result(results if name == "all" else results.get(name, {}), table(("BENCH", "FIGURE", "VALUE"), lines), json)
     if failed:
         raise CommandError("failed: " + "; ".join(failed))
 

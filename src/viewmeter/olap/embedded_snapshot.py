@@ -61,14 +61,15 @@ class DuckDBSnapshot:
 
     def coverage(self, zone: str, tenant_id: str | None = None) -> Coverage:
         """Return what is where."""
-        asked = "SELECT version, (SELECT list(DISTINCT hour_ms) FROM speed_hours) FROM batch_state"
-        version, hours = first(self._con.execute(asked))
+        # Two questions: as one, with a subquery, they take 1.0 ms of CPU to plan and run instead of 0.5.
+        (version,) = first(self._con.execute("SELECT version FROM batch_state"))
+        hours = self._con.execute("SELECT DISTINCT hour_ms FROM speed_hours").fetchall()
         key = (int(version), zone, tenant_id)
         found = self._coverages.get(key)
         if found is None:
             found = self._read_coverage(zone, tenant_id)
             self._coverages.put(key, found)
-        return _without_open_hours(found, zone, hours or ())
+        return _without_open_hours(found, zone, (hour for (hour,) in hours))
 
     def _read_coverage(self, zone: str, tenant_id: str | None) -> Coverage:
         con = self._con
