@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import repeat
 from typing import Any, Final
 
 import numpy as np
@@ -250,8 +251,7 @@ def _rows(query: Query, settled: Settled, groups: Groups, chosen: Page, cells: C
     """Return the rows: groups in the page's order, each with its buckets in the order of time."""
     zone = zone_of(settled.zone)
     times = [rfc3339(edge, zone) for edge in settled.edges[:-1]]
-    backwards = ("time", "desc") in query.order_by
-    buckets = range(len(times))[::-1] if backwards else range(len(times))
+    backwards = -1 if ("time", "desc") in query.order_by else 1
     words: list[list[Any]] = []
     for name in query.dimensions:
         column = groups.words[name].take(pa.array(chosen.groups)).to_pylist()
@@ -260,10 +260,10 @@ def _rows(query: Query, settled: Settled, groups: Groups, chosen: Page, cells: C
     names = ("time", *query.dimensions, *query.metrics)
     rows: list[Row] = []
     for index in range(len(chosen.groups)):
-        group = tuple(column[index] for column in words)
-        for bucket in buckets:
-            cell = index * len(times) + bucket
-            rows.append(dict(zip(names, (times[bucket], *group, *(v[cell] for v in values)), strict=True)))
+        at = slice(index * len(times), (index + 1) * len(times))
+        group = (repeat(column[index], len(times)) for column in words)
+        inside = zip(times[::backwards], *group, *(v[at][::backwards] for v in values), strict=True)
+        rows += [dict(zip(names, row, strict=True)) for row in inside]
     return rows
 
 

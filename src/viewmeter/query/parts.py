@@ -10,6 +10,7 @@ no clock.
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -63,6 +64,7 @@ class Ground:
         self._closed, self._days = Spans(coverage.closed_hours), Spans(coverage.days)
         self._hours_from_ms = _next_day(coverage.hour_from_ms, zone)
         self._viewers_from_ms = _next_day(coverage.viewers_from_ms, zone)
+        self._parts: dict[tuple[Edges, Kept], tuple[Part, ...]] = {}
 
     # --- what can be told apart --------------------------------------------------------------------------------
 
@@ -116,7 +118,12 @@ class Ground:
     def _undividable(self, edges: Edges, granularity: Granularity, kept: Sequence[Kept]) -> QueryProblem | None:
         """Return the refusal for the last bucket edge inside of a row; None: all can be told apart."""
         for one in kept:
+            from_ms, step = self._from_ms(one), self._step_ms(one)
+            minutes = max(self._minutes_ms(one), from_ms) if "minute" in one.tiers else sys.maxsize
+            hours = from_ms if "hour" in one.tiers else sys.maxsize
             for edge in reversed(edges[1:-1]):
+                if edge >= minutes or (edge >= hours and edge % step == 0):
+                    continue  # as `unit` would find, at 5 us each: a day has 1,440 minutes
                 unit = self.unit(edge, one)
                 if unit.start_ms != edge:
                     return self._too_fine(granularity, unit, one)
@@ -151,6 +158,14 @@ class Ground:
 
     def parts(self, edges: Edges, kept: Kept) -> tuple[Part, ...]:
         """Return the parts of the range, in the order of time: of each tier what fits, coarsest first."""
+        # Asked for the scan, for what stands behind it and for the plan: kept, as many as a query has sources.
+        key = (edges, kept)
+        found = self._parts.get(key)
+        if found is None:
+            found = self._parts[key] = self._split(edges, kept)
+        return found
+
+    def _split(self, edges: Edges, kept: Kept) -> tuple[Part, ...]:
         whole = Interval(edges[0], edges[-1])
         left = [whole]
         found: list[Part] = []
@@ -232,7 +247,8 @@ class Ground:
             if start >= end:
                 continue
             inside = edges[bisect_right(edges, start) : bisect_left(edges, end)]
-            cut = merged(Interval(floor_to(e, step), floor_to(e, step) + step) for e in inside if e % step)
+            begun = {floor_to(e, step) for e in inside if e % step}  # a day has 1,440 minutes, and 24 hours
+            cut = merged(Interval(at, at + step) for at in sorted(begun))
             found += minus([Interval(start, end)], cut)
         return found
 
