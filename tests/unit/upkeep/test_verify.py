@@ -105,7 +105,7 @@ def test_a_sum_that_was_changed_is_named_with_both_values(folder: Folder) -> Non
     rows, viewers, about = folder.rows[hour]
     video = rows["video"]
     at = video.schema.get_field_index("played_ms")
-    wrong = video.set_column(at, video.field(at), pc.add(video["played_ms"], 7))
+    wrong = video.set_column(at, "played_ms", pc.add(video["played_ms"].cast(pa.int64()), 7))
     run = HourRun(about.archive_version, about.seen_commit, about.at_ms)
     folder.store.put_hour(hour, {**rows, "video": wrong}, viewers, run)
     found = folder.check()
