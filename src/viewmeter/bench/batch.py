@@ -33,6 +33,7 @@ from viewmeter.batch.child import Request, run_in_child
 from viewmeter.batch.files import About, about_of
 from viewmeter.batch.settings import BatchSettings
 from viewmeter.batch.window import COLUMNS
+from viewmeter.bench.figures import cache_folder
 from viewmeter.bench.product import pss_bytes
 from viewmeter.eventlog.embedded import EmbeddedLogReader
 from viewmeter.model.time import HOUR_MS
@@ -76,7 +77,7 @@ def run(seconds: float = 5.0, events: int | None = None) -> dict[str, Any]:
 
 def prepared(count: int) -> Path:
     """Return the folder of an archive with one hour of so many events; made unless it is there."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "viewmeter"
+    cache = cache_folder()
     folder = cache / f"bench-batch-{_VERSION}-{count}"
     if folder.is_dir():
         return folder

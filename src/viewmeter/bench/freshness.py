@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import aiohttp
 
+from viewmeter.bench.figures import percentile
 from viewmeter.bench.product import Product, running
 
 EVENTS_PER_S: Final = 20_000
@@ -33,16 +34,16 @@ def run(seconds: float = 15.0, events_per_s: float = EVENTS_PER_S) -> dict[str, 
         before, begun = product.cpu_seconds(), time.monotonic()
         loaded, traffic = asyncio.run(_under_load(product, seconds, events_per_s))
         after, took_s = product.cpu_seconds(), time.monotonic() - begun
-    p99 = _percentile(loaded, 0.99)
+    p99 = percentile(loaded, 0.99)
     return {
-        "p50_ms": _percentile(loaded, 0.5),
+        "p50_ms": percentile(loaded, 0.5),
         "p99_ms": p99,
         "max_ms": max(loaded),
         "probes": len(loaded),
         "bar_ms": BAR_MS,
         "ratio_to_bar": p99 / BAR_MS,
-        "without_load_p50_ms": _percentile(quiet, 0.5),
-        "without_load_p99_ms": _percentile(quiet, 0.99),
+        "without_load_p50_ms": percentile(quiet, 0.5),
+        "without_load_p99_ms": percentile(quiet, 0.99),
         "asked_events_per_s": events_per_s,
         "traffic": traffic,
         "cores_used": {role: (after[role] - before.get(role, 0.0)) / took_s for role in after},
@@ -96,8 +97,3 @@ async def _age_ms(session: aiohttp.ClientSession, product: Product, video: str) 
             return (time.monotonic() - acknowledged) * 1000
         await asyncio.sleep(ASK_EVERY_S)
     raise RuntimeError(f"an acknowledged play is not in the realtime answer after {GIVE_UP_S:g} s")
-
-
-def _percentile(values: list[float], share: float) -> float:
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]

@@ -14,6 +14,8 @@ import time
 from collections import deque
 from typing import Final, NamedTuple
 
+from viewmeter.bench.figures import percentile
+
 _TICK_S: Final = 0.001
 _MAX_WAITING: Final = 100_000
 """Beacons that are due and not sent; with more the rate is beyond the server, and they count as refused."""
@@ -96,8 +98,8 @@ async def _send_at(port: int, per_second: float, seconds: float, seed: int) -> A
     while len(sender.waits) + sender.refused < planned and time.perf_counter() < deadline:
         await asyncio.sleep(_TICK_S)
     unanswered = planned - len(sender.waits)
-    waits = sorted(sender.waits) or [float("inf")]
-    middle, late = (waits[min(len(waits) - 1, int(share * len(waits)))] * 1000 for share in (0.5, 0.99))
+    waits = sender.waits or [float("inf")]
+    middle, late = (percentile(waits, share) * 1000 for share in (0.5, 0.99))
     return Acks(len(sender.waits) / seconds, middle, late, unanswered)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from viewmeter.bench.query_history import TENANT, History, history
-from viewmeter.bench.query_load import EVENTS_PER_S, percentile, under_ingest
+from viewmeter.bench.query_load import EVENTS_PER_S, of_ms, under_ingest
 from viewmeter.bench.query_questions import Question, different, questions
 from viewmeter.live.embedded import MemoryLiveStore
 from viewmeter.model.time import DAY_MS, to_ms
@@ -84,11 +84,11 @@ def beside_sql(store: DuckDBStore, kept: History, asked: Sequence[Question], sec
             raise RuntimeError(f"{question.name}: the product and SQL do not agree: {wrong}")
         a, b = _in_turn(ours, theirs, seconds / len(asked))
         found[question.name] = {
-            "p50_ms": percentile(a.wall_ms, 0.5),
-            "p95_ms": percentile(a.wall_ms, 0.95),
+            "p50_ms": of_ms(a.wall_ms, 0.5),
+            "p95_ms": of_ms(a.wall_ms, 0.95),
             "cpu_ms": round(statistics.median(a.cpu_ms), 2),
-            "sql_p50_ms": percentile(b.wall_ms, 0.5),
-            "sql_p95_ms": percentile(b.wall_ms, 0.95),
+            "sql_p50_ms": of_ms(b.wall_ms, 0.5),
+            "sql_p95_ms": of_ms(b.wall_ms, 0.95),
             "sql_cpu_ms": round(statistics.median(b.cpu_ms), 2),
             "ratio_to_sql": round(statistics.median(a.wall_ms) / statistics.median(b.wall_ms), 2),
             "ratio_of_cpu": round(statistics.median(a.cpu_ms) / max(statistics.median(b.cpu_ms), 1e-3), 2),

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from viewmeter.bench.figures import cache_folder
 from viewmeter.model.calendar import periods, zone_of
 from viewmeter.model.catalogue import ROLLUPS, Kind, Rollup
 from viewmeter.model.catalogue.rollups import Tier
@@ -106,8 +106,7 @@ class _Step:
 
 def folder_of(rows: int, keep: Path | None = None) -> Path:
     """Return where the file of so many rows is kept: `keep`, else below the user's cache folder."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "viewmeter"
-    return (keep or cache) / f"bench-query-{rows}-{SCHEMA_VERSION}.{MAKER_VERSION}"
+    return (keep or cache_folder()) / f"bench-query-{rows}-{SCHEMA_VERSION}.{MAKER_VERSION}"
 
 
 def history(rows: int, keep: Path | None = None, end_ms: int | None = None) -> History:

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import aiohttp
 
+from viewmeter.bench.figures import percentile
 from viewmeter.bench.product import Product, running
 from viewmeter.bench.query_history import History
 from viewmeter.bench.query_questions import Question
@@ -85,10 +86,10 @@ async def _one_by_one(session: aiohttp.ClientSession, asked: Sequence[Question],
         turn += 1
     every = [one for several in times.values() for one in several[1:]]
     return {
-        "p50_ms": percentile(every, 0.5),
-        "p95_ms": percentile(every, 0.95),
+        "p50_ms": of_ms(every, 0.5),
+        "p95_ms": of_ms(every, 0.95),
         "questions": {
-            name: {"p50_ms": percentile(several[1:], 0.5), "p95_ms": percentile(several[1:], 0.95)}
+            name: {"p50_ms": of_ms(several[1:], 0.5), "p95_ms": of_ms(several[1:], 0.95)}
             for name, several in times.items()
         },
         "asked": len(every),
@@ -120,10 +121,10 @@ async def _mixed(session: aiohttp.ClientSession, asked: Sequence[Question], seco
     return {
         "per_s": QUESTIONS_PER_S,
         "refused": statuses.total() - len(both),
-        "p50_ms": percentile(both, 0.5),
-        "p95_ms": percentile(both, 0.95),
-        "cached_p95_ms": percentile(times[True], 0.95),
-        "uncached_p95_ms": percentile(times[False], 0.95),
+        "p50_ms": of_ms(both, 0.5),
+        "p95_ms": of_ms(both, 0.95),
+        "cached_p95_ms": of_ms(times[True], 0.95),
+        "uncached_p95_ms": of_ms(times[False], 0.95),
         "answered_per_s": round(len(both) / (time.monotonic() - begun), 1),
         "statuses": {str(status): count for status, count in statuses.items()},
     }
@@ -141,9 +142,6 @@ async def _ask(session: aiohttp.ClientSession, question: Question, limit: int) -
         return answer.status
 
 
-def percentile(values: Sequence[float], share: float) -> float:
-    """Return the value that a share of them does not exceed; NaN of none."""
-    ordered = sorted(values)
-    if not ordered:
-        return float("nan")
-    return round(ordered[min(len(ordered) - 1, int(len(ordered) * share))], 2)
+def of_ms(times: Sequence[float], share: float) -> float:
+    """Return a percentile of times in ms, to the hundredth."""
+    return round(percentile(times, share), 2)

@@ -26,6 +26,8 @@ from viewmeter.collector.wire import RequestHeaders, Scope
 from viewmeter.metadata.keys import Key, KeyDirectory, KeysUnavailableError, why_unknown
 
 _MAX_QUERY_CHARS: Final = 4_096
+_MAX_REMEMBERED_CHARS: Final = 2_048
+"""Who says more of itself is looked up each time: headers may have 64 KiB, and what is remembered must stay small."""
 _LIMITED: Final = {
     "address": "the network of this address (its /24, or its /64 where it is IPv6)",
     "key": "this key",
@@ -140,7 +142,8 @@ class Door:
         admitted = self._known.get(said)
         if admitted is None or self._find(admitted.key_text) is not admitted.key:
             admitted = self._admit(*said)
-            self._known.put(said, admitted)
+            if sum(len(text) for text in said if isinstance(text, str)) <= _MAX_REMEMBERED_CHARS:
+                self._known.put(said, admitted)
         wait_s = self._of_key.take(admitted.key.id, now_s)
         if wait_s:
             raise ProblemError(self._too_fast("key", self._of_key, wait_s, admitted.headers))

@@ -112,12 +112,10 @@ class Senders:
 
     def of(self, asker: Asker, now_ms: int) -> Sender:
         """Return the sender of a request, which keeps it while `period` lasts."""
-        if now_ms // HOUR_MS != self._hour:
-            self._forget(now_ms)
         sender = asker.sender
-        if sender is None or asker.period is not self.period:
-            sender = self.find(asker.address, asker.user_agent, now_ms, asker.hints, asker.anonymous)
-            asker.sender, asker.period = sender, self.period
+        if sender is None or asker.period is not self.period or now_ms // HOUR_MS != self._hour:
+            sender = asker.sender = self.find(asker.address, asker.user_agent, now_ms, asker.hints, asker.anonymous)
+            asker.period = self.period  # that of `find`, which begins a new one with the hour
         return sender
 
     def tidy(self, now_ms: int) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -61,6 +62,7 @@ class _Line:
         first = np.concatenate(([True], np.diff(seq[order]) != 0))
         return _Line(events.take(pa.array(order[first])), events.take(pa.array(order[~first])))
 
+    @cached_property
     def behind(self) -> tuple[Array, Array]:
         """Return how long after a later one of the view each event was received (0: before them all), and its `seq`."""
         received, seq = self.events["received_at"].to_numpy(), self.events["seq"].to_numpy()
@@ -218,7 +220,7 @@ def _timeline(
     """Return the events by `seq`, those that came again marked, what a player did not tell left out."""
     state, seq = outcome.trace.state, line.events["seq"].to_numpy()
     holes = np.diff(seq, prepend=-1) - 1
-    behind, _ = line.behind()
+    behind, _ = line.behind
     found = []
     for index, row in enumerate(line.events.slice(0, EVENTS_SHOWN).to_pylist()):
         told = _as_sent(row, at)
@@ -247,7 +249,7 @@ def _as_sent(row: dict[str, Any], at: Any) -> dict[str, Any]:
 
 def _not_counted(case: Case, line: _Line, at: Any) -> list[dict[str, Any]]:
     """Return what did not count, or not where it was sent, by `seq`, with the reason."""
-    found = verdicts.not_counted(case, *line.behind())
+    found = verdicts.not_counted(case, *line.behind)
     received = dict(zip(case.seq, line.events["received_at"].to_pylist(), strict=True))
     for seq, again in zip(line.again["seq"].to_pylist(), line.again["received_at"].to_pylist(), strict=True):
         later = verdicts.seconds(again - received[seq])

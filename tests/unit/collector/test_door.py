@@ -147,3 +147,10 @@ def test_a_media_type_is_of_its_address_so_another_address_asks_again() -> None:
 )
 def test_the_time_of_sending_is_kept_apart_where_it_comes_last(text: str, rest: str, sent_at: str | None) -> None:
     assert apart_from_time(text) == (rest, sent_at)
+
+
+def test_who_says_very_much_of_itself_is_admitted_and_not_remembered() -> None:
+    door, _ = open_door()
+    long = Headers({"user-agent": "x" * 60_000})
+    first, _ = door.admit(Request(headers=long), long, frozenset())
+    assert door.admit(Request(headers=long), long, frozenset())[0] is not first

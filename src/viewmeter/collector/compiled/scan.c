@@ -174,6 +174,7 @@ static const uint64_t tens[] = {1, 10, 100, 1000, 10000, 100000, 1000000, 100000
 
 /* Read up to eight digits as a number; return how many there are. Fewer than eight: they are all. */
 static inline int digits_at(at_t p, at_t end, uint64_t *value) {
+    *value = 0;
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
     if (end - p >= 8) {
         uint64_t eight;
@@ -191,7 +192,7 @@ static inline int digits_at(at_t p, at_t end, uint64_t *value) {
     }
 #endif
     int count = 0;
-    for (*value = 0; count < 8 && p < end && is_digit(*p); p++, count++) *value = *value * 10 + (uint64_t)(*p - '0');
+    for (; count < 8 && p < end && is_digit(*p); p++, count++) *value = *value * 10 + (uint64_t)(*p - '0');
     return count;
 }
 
@@ -201,7 +202,7 @@ static at_t number(at_t p, at_t end, number_t *n) {
     int count;
     do {
         count = digits_at(p, end, &some);
-        digits = digits * tens[count] + some * (count > 0);
+        digits = digits * tens[count] + some;
         p += count;
         if (p - start > 15) return NULL; /* beyond every bound */
     } while (count == 8);
@@ -212,7 +213,6 @@ static at_t number(at_t p, at_t end, number_t *n) {
     at_t point = ++p;
     do {
         count = digits_at(p, end, &some);
-        if (count == 0) break;
         if (p == point) n->first_places = (int)(count < 4 ? some * tens[4 - count] : some / tens[count - 4]);
         if (some) n->fraction = 1;
         used += count;

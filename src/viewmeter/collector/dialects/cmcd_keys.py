@@ -138,12 +138,10 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
-def _is_text_or_number(value: object) -> bool:
-    return _is_text(value) or _is_number(value)
-
-
-def _each(check: Callable[[Value], bool], types: frozenset[type]) -> Callable[[Value], bool]:
-    return lambda value: types.issuperset([type(item[0]) for item in value]) if type(value) is tuple else check(value)
+def _each(*types: type) -> Callable[[Value], bool]:
+    """Return the check of a list, or of the one item that a player writes bare; `bool` is no `int` here."""
+    known = frozenset(types)
+    return lambda value: known.issuperset([type(i[0]) for i in value] if isinstance(value, tuple) else (type(value),))
 
 
 _CHECKS: Final[Mapping[str, Callable[[Value], bool]]] = {
@@ -152,8 +150,8 @@ _CHECKS: Final[Mapping[str, Callable[[Value], bool]]] = {
     "boolean": lambda value: isinstance(value, bool),
     "string": _is_text,
     "token": _is_text,
-    "numbers": _each(_is_number, frozenset((int, float))),
-    "strings": _each(_is_text_or_number, frozenset((int, float, str))),  # dash.js sends `ec=27`
+    "numbers": _each(int, float),
+    "strings": _each(int, float, str),  # dash.js sends `ec=27`
 }
 
 
