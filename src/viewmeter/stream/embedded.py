@@ -163,10 +163,10 @@ class EmbeddedStream:
                         if self._flushes_asked == self._flushes_done and not self._stopping:
                             self._changed.wait(self._settings.poll_ms / 1000)
         except BaseException as problem:
-            log.exception("stream jobs failed")
             with self._changed:
                 self._failure = problem
                 self._changed.notify_all()
+            log.exception("stream jobs failed")
             if self._on_failure is not None:
                 self._on_failure(problem)
 
