@@ -42,6 +42,17 @@ def questions(truth: dict[str, Any]) -> list[tuple[dict[str, Any], Question]]:
     return [*scoped, *filtered, (truth["platform"], Question("", "t1"))]
 
 
+def test_a_heartbeat_in_the_wait_of_a_seek_is_all_that_players_without_counters_get_wrong() -> None:
+    truth, subject = watched(replace(EXACT, seed=11, viewers=100, clients=(0.0, 1.0, 0.0)))
+    answer, everything = truth["platform"], Question("", "t1")
+    below, above = answer["tolerance"]["watch_time_ms"]
+    assert below == 0
+    assert above > 0, "a seed with such a heartbeat"
+    assert subject.answer(replace(everything, metric="watch_time_ms")) == answer["watch_time_ms"] + above
+    for metric in ("rebuffered_ms", "rebuffer_count", "plays", "completes", "seeks", "peak_concurrent_viewers"):
+        assert subject.answer(replace(everything, metric=metric)) == answer[metric], metric
+
+
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_without_loss_the_oracle_finds_exactly_what_the_viewers_did(seed: int) -> None:
     settings = replace(EXACT, seed=seed)
