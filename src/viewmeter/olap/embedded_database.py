@@ -7,6 +7,7 @@ out one at a time. Not done: any table.
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import re
@@ -138,6 +139,7 @@ class Limits:
         self._changed = threading.Condition()
         self._running: dict[int, tuple[float, Connection]] = {}
         self._next = 0
+        self._looks_at = math.inf
         self._closed = False
         self._thread = threading.Thread(target=self._watch, name="store-limits", daemon=True)
         self._thread.start()
@@ -149,9 +151,8 @@ class Limits:
         with self._changed:
             number = self._next
             self._next += 1
-            earliest = min((at for at, _ in self._running.values()), default=None)
             self._running[number] = (until, con)
-            if earliest is None or until < earliest:
+            if until < self._looks_at:
                 self._changed.notify()
         try:
             yield
@@ -177,8 +178,9 @@ class Limits:
                         # Under the lock: whoever is done takes itself out first, so no later scan is hit.
                         con.interrupt()
                         del self._running[number]
-                earliest = min((until for until, _ in self._running.values()), default=None)
-                self._changed.wait(None if earliest is None else max(0.0, earliest - now))
+                # It sleeps on when what it waited for has ended: to wake it for each scan takes 0.2 ms.
+                self._looks_at = min((until for until, _ in self._running.values()), default=math.inf)
+                self._changed.wait(None if self._looks_at == math.inf else max(0.0, self._looks_at - now))
 
 
 def first(result: Connection) -> Any:

@@ -1,11 +1,13 @@
 """Scans and compaction as SQL, derived from the catalogue.
 
-In: a `Scan` or a rollup. Out: SQL text, and parameters for its `?` parameters. Promised: no value of a caller is ever
-put into the text, only names that the catalogue knows and whole numbers. Not done: running anything.
+In: a `Scan` or a rollup. Out: SQL text, and parameters for its `?` parameters. Promised: of a
+caller's values those alone stand in the text that are letters, digits and some marks that mean nothing in SQL; beside
+them it has names that the catalogue knows and whole numbers. Not done: running anything.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -31,6 +33,9 @@ _PLAIN_RUNS_MAX: Final = 4
 _TREE_RUNS_MAX: Final = 128
 """Up to here buckets are found by a tree of comparisons; above it by an ASOF join with the edges."""
 
+SKETCHES: Final = (Kind.HLL, Kind.KLL)
+_HARMLESS: Final = re.compile(r"[A-Za-z0-9_.:/+ -]{1,200}")
+
 Parameters = list[object]
 Sql = tuple[str, Parameters]
 
@@ -38,17 +43,23 @@ Sql = tuple[str, Parameters]
 # --- scans ---------------------------------------------------------------------------------------------------
 
 
-def scan_sums(question: Scan, measures: Sequence[Measure], row_limit: int) -> Sql:
-    """Return the query for what SQL merges (gauges: one row a sample), grouped by bucket and dimensions."""
+def scan(question: Scan, row_limit: int) -> Sql:
+    """Return the query of all measures, grouped by bucket and dimensions (gauges: one row a sample).
+
+    A sketch is asked for as what it is made of: lists of lists of coupons or values, and (`…_sketch`) of the sketches
+    that coarse rows hold. Whoever reads them joins them: a list of lists is flat already as Arrow keeps it.
+    """
+    measures = measures_of(question)
     by_sample = any(m.kind is Kind.GAUGE for m in measures)
-    if not question.dimensions and not by_sample and len(_runs(question.edges_ms)) > _PLAIN_RUNS_MAX:
+    sketched = any(m.kind in SKETCHES for m in measures)
+    if not (question.dimensions or by_sample or sketched) and len(_runs(question.edges_ms)) > _PLAIN_RUNS_MAX:
         return _sums_by_time(question, measures, row_limit)
     with_time = by_sample or any(m.kind is Kind.LAST for m in measures)
     source, parameters = _source(question, measures, with_time)
-    sums = [merge(m) for m in measures]
+    values = [text for m in measures for text in _gathered(question, m)]
     head = ["bucket", *(["time_ms"] if by_sample else []), *question.dimensions]
     return (
-        f"SELECT {', '.join([*head, *sums])}\nFROM ({source})\nGROUP BY {', '.join(head)}\nLIMIT {row_limit + 1}",
+        f"SELECT {', '.join([*head, *values])}\nFROM ({source})\nGROUP BY {', '.join(head)}\nLIMIT {row_limit + 1}",
         parameters,
     )
 
@@ -67,28 +78,17 @@ def _sums_by_time(question: Scan, measures: Sequence[Measure], row_limit: int) -
     return f"SELECT {sums}\nFROM ({rows})\nGROUP BY bucket\nLIMIT {row_limit + 1}", [*parameters, *edges]
 
 
-def scan_lists(question: Scan, measure: Measure, row_limit: int) -> Sql:
-    """Return the query for one sketch: every coupon (or value) of a group in one list.
-
-    UNNEST and list() take 20 ns a coupon; flatten(list()) takes 30, and DISTINCT in SQL 60 to 80.
-    """
-    source, parameters = _source(question, [measure], with_time=False)
-    head = ", ".join(["bucket", *question.dimensions])
-    items = f"SELECT {head}, unnest({measure.name}) AS item FROM ({source})"
-    lists = f"SELECT {head}, list(item) AS {measure.name}\nFROM ({items})\nGROUP BY {head}"
-    return f"{lists}\nLIMIT {row_limit + 1}", parameters
+def _gathered(question: Scan, measure: Measure) -> list[str]:
+    """Return the expressions that bring a measure's rows together."""
+    if measure.kind not in SKETCHES:
+        return [merge(measure)]
+    return [f"list({name}) FILTER ({name} IS NOT NULL) AS {name}" for name in columns_of(question, measure)]
 
 
-def scan_sketches(question: Scan, measure: Measure, row_limit: int) -> Sql | None:
-    """Return the query for the sketches that coarse rows hold instead of values; None where no part is coarse."""
-    coarse = tuple(part for part in parts_of(question) if part.table not in ("speed", "minute"))
-    if measure.kind is not Kind.KLL or not coarse:
-        return None
-    name = sketch_column(measure)
-    source, parameters = _source(question, [measure], with_time=False, sketches_of=coarse)
-    head = ", ".join(["bucket", *question.dimensions])
-    lists = f"SELECT {head}, list({name}) AS {name}\nFROM ({source})\nWHERE {name} IS NOT NULL\nGROUP BY {head}"
-    return f"{lists}\nLIMIT {row_limit + 1}", parameters
+def columns_of(question: Scan, measure: Measure) -> list[str]:
+    """Return the columns that hold a measure: two where sketches of coarse rows stand beside single values."""
+    coarse = any(part.table not in ("speed", "minute") for part in parts_of(question))
+    return [measure.name, *([sketch_column(measure)] if measure.kind is Kind.KLL and coarse else [])]
 
 
 def parts_of(question: Scan) -> tuple[Part, ...]:
@@ -96,47 +96,39 @@ def parts_of(question: Scan) -> tuple[Part, ...]:
     return question.parts or (Part("speed", question.interval),)
 
 
-def _source(
-    question: Scan,
-    measures: Sequence[Measure],
-    with_time: bool,
-    sketches_of: tuple[Part, ...] | None = None,
-) -> Sql:
+def _source(question: Scan, measures: Sequence[Measure], with_time: bool) -> Sql:
     """Return all rows asked for: one SELECT a table, whatever number of ranges is read from it."""
     rollup = ROLLUPS[question.rollup]
     bucket, join, bucket_parameters = bucket_sql(question.edges_ms)
     head = [f"({bucket})::INTEGER AS bucket", *(["time_ms"] if with_time else []), *map(_spoken, question.dimensions)]
+    ranges_of: dict[tuple[Table, str], list[Interval]] = _ranges(question)
+    if not any(sources(rollup, table) for table, _ in ranges_of):
+        ranges_of = {(rollup.tiers[0], ""): []}  # nothing is where this rollup has rows: an answer's shape, and no row
     selects: list[str] = []
     parameters: Parameters = []
-    for (table, zone), ranges in _ranges(question, sketches_of).items():
+    for (table, zone), ranges in ranges_of.items():
         where, where_parameters = _where(question, table, zone, ranges)
-        wanted = [sketch_column(measures[0])] if sketches_of else [_read(m, table) for m in measures]
+        wanted = [_read(m, name, table) for m in measures for name in columns_of(question, m)]
         for name in sources(rollup, table):
             selects.append(f"SELECT {', '.join([*head, *wanted])} FROM {name} AS r{join} WHERE {where}")
             parameters += [*bucket_parameters, *where_parameters]
-    if not selects:  # nothing is where this rollup has rows: the shape of an answer, and no row
-        where, where_parameters = _where(question, "speed", "UTC", [])
-        wanted = [m.name for m in measures]
-        name = sources(rollup, rollup.tiers[0])[0]
-        return f"SELECT {', '.join([*head, *wanted])} FROM {name} AS r{join} WHERE {where}", [
-            *bucket_parameters,
-            *where_parameters,
-        ]
     return " UNION ALL ".join(selects), parameters
 
 
-def _read(measure: Measure, table: Table) -> str:
-    """Return the column, or what stands for it where the speed layer does not know it."""
+def _read(measure: Measure, column: str, table: Table) -> str:
+    """Return the column, or what stands for it in a table that does not have it."""
+    if column != measure.name and table in ("speed", "minute"):
+        return f"NULL::BLOB AS {column}"
     if table != "speed" or not measure.batch_only:
-        return measure.name
-    return f"{'NULL::DOUBLE[]' if measure.kind is Kind.KLL else '0::BIGINT'} AS {measure.name}"
+        return column
+    return f"{'NULL::DOUBLE[]' if measure.kind is Kind.KLL else '0::BIGINT'} AS {column}"
 
 
-def _ranges(question: Scan, only: tuple[Part, ...] | None) -> dict[tuple[Table, str], list[Interval]]:
+def _ranges(question: Scan) -> dict[tuple[Table, str], list[Interval]]:
     """Return the ranges by table (and zone, where rows are of one), cut to the question, neighbours joined."""
     start_ms, end_ms = question.interval
     found: dict[tuple[Table, str], list[Interval]] = {}
-    for part in sorted(only or parts_of(question), key=lambda p: p.interval):
+    for part in sorted(parts_of(question), key=lambda p: p.interval):
         inside = Interval(max(part.interval.start_ms, start_ms), min(part.interval.end_ms, end_ms))
         if inside.start_ms >= inside.end_ms:
             continue
@@ -162,8 +154,9 @@ def _where(question: Scan, table: Table, zone: str, ranges: Sequence[Interval]) 
         parts.append("(" + " OR ".join(f"time_ms >= {r.start_ms} AND time_ms < {r.end_ms}" for r in ranges) + ")")
     parameters: Parameters = []
     if table in CALENDAR:
-        parts.append("zone = ?")
-        parameters.append(zone)
+        text, values = _written(zone)
+        parts.append(f"zone = {text}")
+        parameters += values
     conditions, values = row_filters(question)
     return " AND ".join([*parts, *conditions]), [*parameters, *values]
 
@@ -184,8 +177,9 @@ def _visible(visible: Visible) -> Sql:
     parts: list[str] = []
     parameters: Parameters = []
     if visible.tenant_id is not None:
-        parts.append("tenant_id = ?")
-        parameters.append(visible.tenant_id)
+        text, values = _written(visible.tenant_id)
+        parts.append(f"tenant_id = {text}")
+        parameters += values
     if visible.channels is not None:
         text, values = _filter(Filter("channel_id", visible.channels))
         parts.append(text)
@@ -194,13 +188,24 @@ def _visible(visible: Visible) -> Sql:
 
 
 def _filter(f: Filter) -> Sql:
-    values: Parameters = [v == "true" for v in f.values] if f.dimension == "is_bot" else list(f.values)
     no = "NOT " if f.negate else ""
-    if not values:
+    if not f.values:
         return ("TRUE" if f.negate else "FALSE"), []
-    if len(values) <= _LITERAL_VALUES_MAX:
-        return f"{f.dimension} {no}IN ({', '.join('?' * len(values))})", values
-    return f"{f.dimension} {no}IN (SELECT unnest(?::VARCHAR[]))", [values]
+    if f.dimension == "is_bot":
+        return f"is_bot {no}IN ({', '.join('TRUE' if v == 'true' else 'FALSE' for v in f.values)})", []
+    if len(f.values) > _LITERAL_VALUES_MAX:
+        return f"{f.dimension} {no}IN (SELECT unnest(?::VARCHAR[]))", [list(f.values)]
+    written = [_written(value) for value in f.values]
+    texts, parameters = ", ".join(text for text, _ in written), [p for _, several in written for p in several]
+    return f"{f.dimension} {no}IN ({texts})", parameters
+
+
+def _written(value: str) -> Sql:
+    """Return a text of a caller: itself where it has harmless characters alone, else a parameter.
+
+    A statement with parameters is planned twice by DuckDB, once before it has looked at them: 0.5 ms each time.
+    """
+    return (f"'{value}'", []) if _HARMLESS.fullmatch(value) else ("?", [value])
 
 
 def bucket_sql(edges_ms: Sequence[int], time: str = "time_ms") -> tuple[str, str, Parameters]:
