@@ -12,6 +12,7 @@ while the processor's cache still holds it (docs/benchmarks-ingest.md has what t
 from __future__ import annotations
 
 import functools
+from array import array
 from collections.abc import Sequence
 from itertools import chain, groupby
 from operator import itemgetter
@@ -186,7 +187,19 @@ class Columns:
         return runs
 
     def batch(self) -> pa.RecordBatch:
-        """Return all events, of which there is at least one, as a record batch."""
+        """Return all events, of which there is at least one, as a record batch. Nothing can be added then."""
+        words = dict(zip(RUN_WORDS, (table.words for table in self._run_words), strict=True))
+        words["tenant_id"] = self._tenants.words
+        described = _sender_words(self._senders)
+        words.update((name, known) for name, _, known in described)
+        bots = bytes(sender.agent.is_bot for sender in self._senders)
+        if self._compiled is not None:
+            codes = b"".join(codes for _, codes, _ in described)
+            address = self._compiled.batch(tuple(words[name] for name, _ in _WORD_FIELDS), bots, codes)
+            return pa.RecordBatch._import_from_c(address, EVENT_SCHEMA)
+        return self._plain_batch(words, bots, {name: codes for name, codes, _ in described})
+
+    def _plain_batch(self, words: dict[str, list[str]], bots: bytes, of_senders: dict[str, bytes]) -> pa.RecordBatch:
         total = self.events
         buffers = self.rows.columns()
         columns: dict[str, Any] = {
@@ -198,15 +211,13 @@ class Columns:
         columns["view_id"] = pa.StringArray.from_buffers(total, pa.py_buffer(ends), pa.py_buffer(buffers["view_text"]))
         columns["blind"] = pa.array(np.frombuffer(buffers["blind"], np.bool_))
         columns["error_code"], columns["error_message"] = self._error_columns(total)
-        words = dict(zip(RUN_WORDS, (table.words for table in self._run_words), strict=True))
-        words["tenant_id"] = self._tenants.words
         of_event = np.frombuffer(buffers["sender"], np.int32)
-        columns["is_bot"] = pa.array(np.array([sender.agent.is_bot for sender in self._senders])[of_event])
-        for name, codes_of_sender, known in _sender_words(self._senders):
-            words[name], buffers[name] = known, codes_of_sender[of_event]
+        columns["is_bot"] = pa.array(np.frombuffer(bots, np.bool_)[of_event])
+        for name, codes in of_senders.items():
+            buffers[name] = np.frombuffer(codes, np.int32)[of_event]
         for name, kind in _WORD_FIELDS:
-            codes, known = pa.py_buffer(buffers[name]), pa.array(words[name], _STRING)
-            columns[name] = pa.DictionaryArray.from_buffers(kind, total, [None, codes], known, 0)
+            known = pa.array(words[name], _STRING)
+            columns[name] = pa.DictionaryArray.from_buffers(kind, total, [None, pa.py_buffer(buffers[name])], known, 0)
         return pa.RecordBatch.from_arrays([columns[field.name] for field in EVENT_SCHEMA], schema=EVENT_SCHEMA)
 
     def _error_columns(self, total: int) -> tuple[Any, Any]:
@@ -256,15 +267,12 @@ def _rare(fields: Fields, first: int) -> tuple[list[tuple[int, str, str]], bytes
     return texts, fatalities.tobytes(), bytes(map(bool, blind))
 
 
-def _sender_words(senders: dict[Sender, int]) -> list[tuple[str, Any, list[str]]]:
-    """Return the columns that a sender decides: name, a code for each sender, and the words."""
-    described: list[tuple[str, list[str]]] = []
-    for i, name in enumerate(_PLACE_WORDS):
-        described.append((name, [sender.place[i] for sender in senders]))
-    for i, name in enumerate(_AGENT_WORDS):
-        described.append((name, [str(sender.agent[i]) for sender in senders]))
+def _sender_words(senders: dict[Sender, int]) -> list[tuple[str, bytes, list[str]]]:
+    """Return the columns that a sender decides: name, a code (int32) for each sender, and the words."""
+    places = zip(*[sender.place for sender in senders], strict=True)
+    agents = zip(*[sender.agent for sender in senders], strict=True)
     columns = []
-    for name, texts in described:
+    for name, texts in (*zip(_PLACE_WORDS, places, strict=True), *zip(_AGENT_WORDS, agents, strict=False)):
         words = _Words()
-        columns.append((name, np.array([words[text] for text in texts], np.int32), words.words))
+        columns.append((name, array("i", [words[text] for text in texts]).tobytes(), words.words))
     return columns

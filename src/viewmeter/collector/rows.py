@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from viewmeter.collector import dialects
-from viewmeter.model.events import ABSENT, EVENT_TYPES, MAX_ID_CHARS, MAX_SEQ, MAX_TEXT_CHARS
+from viewmeter.model.events import ABSENT, EVENT_SCHEMA, EVENT_TYPES, MAX_ID_CHARS, MAX_SEQ, MAX_TEXT_CHARS
 
 if TYPE_CHECKING:
     from viewmeter.collector import _compiled
@@ -147,6 +147,7 @@ def _transposed(rows: Sequence[tuple[int, ...]]) -> npt.NDArray[np.int64]:
 
 BOUNDS: Final = (
     EVENT_TYPES,
+    tuple(EVENT_SCHEMA.names),
     dialects.MAX_EVENTS,
     MAX_ID_CHARS,
     MAX_TEXT_CHARS,

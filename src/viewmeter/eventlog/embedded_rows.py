@@ -37,13 +37,8 @@ class DamagedRowError(Exception):
 
 def encode(events: pa.RecordBatch) -> bytes:
     """Return the blob of a batch."""
-    columns: list[Any] = list(events.columns)
-    words = []
-    for i in _WORD_INDEXES:
-        column = columns[i]
-        words.append(column.dictionary.to_pylist())
-        columns[i] = column.indices
-    message = pa.RecordBatch.from_arrays(columns, schema=_CODES_SCHEMA).serialize()
+    words = [events.column(i).dictionary.to_pylist() for i in _WORD_INDEXES]
+    message = events.serialize()  # of a dictionary column it holds the codes alone, as of `_CODES_SCHEMA`
     packed = msgspec.msgpack.encode(words)
     blob: bytes = _HEAD.pack(_FORMAT, len(packed), message.size) + packed + _LZ4.compress(message, asbytes=True)
     return blob

@@ -1,8 +1,8 @@
 /* `viewmeter.collector._compiled`: events of many beacons as columns that grow.
  *
  * In: bodies (`Rows.take`) that scan.c understands, or events that Python decoded (`Rows.extend`). Out: one buffer per
- * column (`Rows.columns`). Promised: a beacon is in as a whole or not at all; each column has one value per event; all
- * memory is bounded by the events in it, of which there are at most 2^24. Not done: the making of Arrow arrays, and
+ * column (`Rows.columns`), or all as a record batch (`Rows.batch`). Promised: a beacon is in as a whole or not at all; each column has one value per event; all
+ * memory is bounded by the events in it, of which there are at most 2^24. Not done:
  * every decision about what is not plain (columns.py).
  */
 #include "store.h"
@@ -107,8 +107,8 @@ static PyObject *Rows_extend(Rows *self, PyObject *args) {
     beacon.received_at = received_at;
     beacon.shift_ms = shift_ms;
     int failed = -1;
-    if (self->busy)
-        PyErr_SetString(PyExc_RuntimeError, "a beacon is being taken");
+    if (self->busy || self->gone)
+        PyErr_SetString(PyExc_RuntimeError, "a beacon is being taken, or the columns are gone");
     else
         failed = extend(self, buffers, runs, &beacon);
     for (int i = 0; i < BUFFERS; i++) PyBuffer_Release(&buffers[i]);
@@ -131,10 +131,11 @@ PyDoc_STRVAR(columns_doc,
              "view_ids, end by end.");
 
 static PyObject *Rows_columns(Rows *self, PyObject *Py_UNUSED(ignored)) {
+    if (self->gone) return PyErr_SetString(PyExc_RuntimeError, "the columns are gone"), NULL;
     PyObject *columns = PyDict_New();
     if (columns == NULL) return NULL;
     size_t events = (size_t)self->events;
-    int failed = put(columns, "view_ends", self->view_ends, events * sizeof *self->view_ends) < 0 ||
+    int failed = put(columns, "view_ends", self->view_ends + 1, events * sizeof *self->view_ends) < 0 ||
                  put(columns, "view_text", self->views, self->views_size) < 0;
     for (int i = 0; i < COLUMNS && !failed; i++)
         failed = put(columns, vm_layout[i].name, self->column[i], events * vm_layout[i].width) < 0;
@@ -145,9 +146,10 @@ static PyObject *Rows_columns(Rows *self, PyObject *Py_UNUSED(ignored)) {
 /* ---- the type and the module ---------------------------------------------------------------------------------- */
 
 static void Rows_dealloc(Rows *self) {
-    for (int i = 0; i < COLUMNS; i++) PyMem_Free(self->column[i]);
-    PyMem_Free(self->view_ends);
-    PyMem_Free(self->views);
+    if (self->batch.release != NULL) self->batch.release(&self->batch); /* nobody took it */
+    for (int i = 0; i < COLUMNS; i++) PyMem_RawFree(self->column[i]);
+    PyMem_RawFree(self->view_ends);
+    PyMem_RawFree(self->views);
     PyMem_Free(self->scanned);
     PyMem_Free(self->runs);
     for (int i = 0; i < WORDS; i++) {
@@ -194,6 +196,7 @@ static PyMethodDef Rows_methods[] = {
     {"take", (PyCFunction)vm_rows_take, METH_VARARGS, vm_take_doc},
     {"extend", (PyCFunction)Rows_extend, METH_VARARGS, extend_doc},
     {"columns", (PyCFunction)Rows_columns, METH_NOARGS, columns_doc},
+    {"batch", (PyCFunction)vm_rows_batch, METH_VARARGS, vm_batch_doc},
     {NULL, NULL, 0, NULL},
 };
 
@@ -222,7 +225,9 @@ static PyObject *bounds(void) {
         if (word == NULL) return Py_DECREF(types), NULL;
         PyTuple_SET_ITEM(types, i, word);
     }
-    return Py_BuildValue("(NiiiLLLLLd)", types, VM_MAX_EVENTS, VM_MAX_ID_CHARS, VM_MAX_TEXT_CHARS, VM_MAX_SEQ,
+    PyObject *columns = vm_batch_fields();
+    if (columns == NULL) return Py_DECREF(types), NULL;
+    return Py_BuildValue("(NNiiiLLLLLd)", types, columns, VM_MAX_EVENTS, VM_MAX_ID_CHARS, VM_MAX_TEXT_CHARS, VM_MAX_SEQ,
                          VM_MAX_TS_MS, VM_MAX_MS, VM_MAX_COUNT, VM_MAX_KBPS, VM_MAX_PLAYBACK_RATE);
 }
 

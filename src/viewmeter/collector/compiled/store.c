@@ -35,18 +35,19 @@ int vm_reserve(Rows *self, Py_ssize_t more, size_t more_views) {
     if (self->events + more > self->room) {
         Py_ssize_t room = self->room * 2 > self->events + more ? self->room * 2 : self->events + more;
         for (int i = 0; i < COLUMNS; i++) {
-            unsigned char *grown = PyMem_Realloc(self->column[i], (size_t)room * vm_layout[i].width);
+            unsigned char *grown = PyMem_RawRealloc(self->column[i], (size_t)room * vm_layout[i].width);
             if (grown == NULL) return PyErr_NoMemory(), -1;
             self->column[i] = grown;
         }
-        int32_t *grown = PyMem_Realloc(self->view_ends, (size_t)room * sizeof *grown);
+        int32_t *grown = PyMem_RawRealloc(self->view_ends, ((size_t)room + 1) * sizeof *grown);
         if (grown == NULL) return PyErr_NoMemory(), -1;
+        grown[0] = 0;
         self->view_ends = grown;
         self->room = room;
     }
     if (self->views_size + more_views > self->views_room) {
         size_t room = self->views_room * 2 + more_views;
-        char *grown = PyMem_Realloc(self->views, room);
+        char *grown = PyMem_RawRealloc(self->views, room);
         if (grown == NULL) return PyErr_NoMemory(), -1;
         self->views = grown;
         self->views_room = room;
@@ -80,7 +81,7 @@ void vm_write_runs(Rows *self, const beacon_t *beacon, const run_t *runs, Py_ssi
             for (int word = 0; word < WORDS; word++) code_of(self, CHANNEL + word)[i] = run->words[word];
             memcpy(self->views + self->views_size, view, (size_t)size);
             self->views_size += (size_t)size;
-            self->view_ends[self->events + i] = (int32_t)self->views_size;
+            self->view_ends[self->events + i + 1] = (int32_t)self->views_size;
         }
     }
 }

@@ -1,4 +1,4 @@
-/* The columns of a group, and what is written into them: shared by store.c, take.c and rows.c. */
+/* The columns of a group, and what is written into them: shared by store.c, take.c, batch.c and rows.c. */
 #ifndef VIEWMETER_STORE_H
 #define VIEWMETER_STORE_H
 
@@ -40,11 +40,21 @@ typedef struct {
     int32_t tenant, sender;
 } beacon_t;
 
+/* Arrow's C data interface, as its specification has it. */
+struct ArrowArray {
+    int64_t length, null_count, offset, n_buffers, n_children;
+    const void **buffers;
+    struct ArrowArray **children, *dictionary;
+    void (*release)(struct ArrowArray *);
+    void *private_data;
+};
+
+/* The memory of the columns is that of PyMem_Raw…: Arrow frees it, from any thread. */
 typedef struct {
     PyObject_HEAD
     Py_ssize_t events, room;
     unsigned char *column[COLUMNS];
-    int32_t *view_ends; /* where the view_id of each event ends in `views` */
+    int32_t *view_ends; /* 0, then where the view_id of each event ends in `views` */
     char *views;
     size_t views_size, views_room;
     PyObject *words[WORDS]; /* dict: word to code */
@@ -53,6 +63,8 @@ typedef struct {
     vm_event *scanned;      /* VM_MAX_EVENTS of them, and as many runs */
     run_t *runs;
     int busy;
+    int gone; /* the columns were given away */
+    struct ArrowArray batch;
 } Rows;
 
 extern const column_t vm_layout[COLUMNS];
@@ -79,8 +91,13 @@ void vm_write_runs(Rows *self, const beacon_t *beacon, const run_t *runs, Py_ssi
 
 void vm_forget_runs(run_t *runs, Py_ssize_t count);
 
-/* The methods of `Rows` that take.c has. */
+/* The methods of `Rows` that take.c and batch.c have. */
 extern const char vm_take_doc[];
 PyObject *vm_rows_take(Rows *self, PyObject *args);
+extern const char vm_batch_doc[];
+PyObject *vm_rows_batch(Rows *self, PyObject *args);
+
+/* Return the names of the batch's columns, in order; NULL with an exception. */
+PyObject *vm_batch_fields(void);
 
 #endif

@@ -194,6 +194,7 @@ PyObject *vm_rows_take(Rows *self, PyObject *args) {
         PyErr_SetString(PyExc_TypeError, "own is a channel or None");
         return NULL;
     }
+    if (self->gone) return PyErr_SetString(PyExc_RuntimeError, "the columns are gone"), NULL;
     if (self->busy) Py_RETURN_NONE; /* a hash that is computed may run other code, even this again */
     beacon.received_at = received_at;
     beacon.shift_ms = shift_ms;
