@@ -21,6 +21,9 @@ from typing import Any, NamedTuple
 
 ITAGS = (160, 133, 134, 135, 136)  # 144p to 720p
 HEARTBEAT_MS = 10_000
+WAITING_MS = (
+    30_000  # between heartbeats while the picture stands; some stalls take 20 minutes, and 5 of silence end a view
+)
 NEAR_S = 5.0
 MIN_STALL_MS = 100
 
@@ -154,8 +157,11 @@ def events(session: Session, start_ms: int, made: Plan) -> Iterator[dict[str, An
                 _, wait = stalls.pop(0)
                 count += 1
                 yield say("buffer")
-                clock += wait
-                stalled += wait
+                for passed in range(0, wait, WAITING_MS):
+                    if passed:
+                        yield say("heartbeat")
+                    clock += min(WAITING_MS, wait - passed)
+                    stalled += min(WAITING_MS, wait - passed)
                 yield say("play", bitrate_kbps=session.kbps[place])
             if played == beat:
                 beat += HEARTBEAT_MS
