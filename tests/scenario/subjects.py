@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,8 +24,8 @@ from viewmeter.stream.core import GRACE_MS, Core
 from viewmeter.stream.embedded import EmbeddedStream
 from viewmeter.testing import oracle
 from viewmeter.testing.columns import to_table
-from viewmeter.testing.scenario import START_MS
-from viewmeter.testing.subject import Beacon, OracleSubject, Question, UnseenError
+from viewmeter.testing.scenario import START_MS, Clock, Difference, Expectation, Scenario, play
+from viewmeter.testing.subject import Beacon, OracleSubject, Question, Subject, UnseenError
 
 SAMPLE_MS = 10_000
 FIRST_MS, LAST_MS = START_MS - 4 * DAY_MS, START_MS + 4 * DAY_MS
@@ -214,3 +215,50 @@ def embedded(folder: Path) -> Iterator[EmbeddedSubject]:
         yield subject
     finally:
         subject.close()
+
+
+class Own:
+    """A subject that others share, as one of them sees it: its tenants are nobody else's. All settle together."""
+
+    def __init__(self, shared: Subject, name: str) -> None:
+        self._shared, self._name = shared, name
+        self.fed: list[Beacon] = []
+
+    def feed(self, beacon: Beacon) -> None:
+        self.fed.append(replace(beacon, tenant_id=f"{self._name}-{beacon.tenant_id}"))
+
+    def settle(self, now_ms: int) -> None:
+        raise AssertionError("all settle together")
+
+    def answer(self, question: Question) -> float | None:
+        return self._shared.answer(replace(question, tenant_id=f"{self._name}-{question.tenant_id}"))
+
+
+def can_share(scenario: Scenario) -> bool:
+    """Whether it can be played beside others: it neither sets the clock nor asks for all tenants."""
+    return not any(
+        isinstance(step, Clock) or (isinstance(step, Expectation) and step.question.tenant_id is None)
+        for step in scenario.steps
+    )
+
+
+def play_together(scenarios: Mapping[str, Scenario], subject: Subject, start_ms: int) -> dict[str, list[Difference]]:
+    """Play all on one engine: making one, and closing its hours, costs the same for one scenario as for hundreds."""
+    own = {name: Own(subject, name) for name in scenarios}
+    playing = {name: play(scenario, own[name], start_ms) for name, scenario in scenarios.items()}
+    found: dict[str, list[Difference]] = {}
+    now_ms = start_ms
+    while playing:
+        for name in [*playing]:
+            try:
+                now_ms = max(now_ms, next(playing[name]))
+            except StopIteration as end:
+                found[name] = end.value
+                del playing[name]
+        for beacon in sorted((b for one in own.values() for b in one.fed), key=lambda beacon: beacon.received_at):
+            subject.feed(beacon)
+        for one in own.values():
+            one.fed.clear()
+        if playing:
+            subject.settle(now_ms)
+    return found

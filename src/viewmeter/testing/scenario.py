@@ -25,7 +25,7 @@ the last one, any other exactly; `null` is nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any, Final
@@ -362,6 +362,17 @@ def _value(text: str) -> tuple[float | None, float]:
 
 def run(scenario: Scenario, subject: Subject, start_ms: int = START_MS) -> list[Difference]:
     """Play a scenario on a subject; returns what came out otherwise. `start_ms`: a multiple of a minute."""
+    playing = play(scenario, subject, start_ms)
+    while True:
+        try:
+            subject.settle(next(playing))
+        except StopIteration as end:
+            found: list[Difference] = end.value
+            return found
+
+
+def play(scenario: Scenario, subject: Subject, start_ms: int = START_MS) -> Generator[int, None, list[Difference]]:
+    """Play a scenario without settling: yields until when the subject has to be, whenever questions follow."""
     waiting: list[Arrival] = []
     arrived = 0
     fed = False
@@ -381,7 +392,7 @@ def run(scenario: Scenario, subject: Subject, start_ms: int = START_MS) -> list[
             arrived = max([arrived, *(a.received_ms for a in due), *(a.event["ts"] for a in due)])
             for beacon in _beacons(due, start_ms):
                 subject.feed(beacon)
-            subject.settle(start_ms + (arrived + AFTERWARDS_MS if clock is None else clock))
+            yield start_ms + (arrived + AFTERWARDS_MS if clock is None else clock)
             fed = True
         try:
             got = subject.answer(_absolute(step.question, start_ms))
