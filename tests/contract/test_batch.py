@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from viewmeter.archive.embedded import EmbeddedArchive
 from viewmeter.batch.child import Request, run_here, run_in_child
 from viewmeter.batch.embedded import BatchSettings, EmbeddedBatch
-from viewmeter.batch.protocol import BatchFailedError, HourNotOverError
+from viewmeter.batch.protocol import BatchFailedError, HourBusyError, HourNotOverError
 from viewmeter.eventlog.embedded import EmbeddedLogReader, EmbeddedLogWriter
 from viewmeter.live.embedded import MemoryLiveStore
 from viewmeter.model.catalogue.measures import ADDITIVE
@@ -233,6 +234,44 @@ def test_B4_hours_are_closed_in_order_and_missed_ones_are_caught_up(product: Pro
     assert order == sorted(order)
 
 
+def test_B4_an_hour_whose_events_keep_coming_stays_open_and_holds_up_none_behind_it(product: Product) -> None:
+    """Nothing that was answered is missing from a later answer: the first closing waits for a run that saw it all."""
+    events = [*a_view("v", T0 + 55 * MINUTE_MS, beats=20), *a_view("w", T0 + HOUR_MS)]
+    product.send(sorted(events, key=lambda e: e["received_at"]))
+    product.later(3 * HOUR_MS)
+    computes, coming = product.batch._runner, [a_view(f"late{n}", T0 + n * MINUTE_MS) for n in range(5)]
+
+    def disturbed(request: Request, stopping: Callable[[], bool], timeout_s: float) -> None:
+        computes(request, stopping, timeout_s)
+        if request.about.hour_ms == T0 and coming:
+            late = [{**event, "received_at": product.now_ms} for event in coming.pop()]
+            events.extend(late)
+            product.send(late)
+
+    def answered() -> tuple[bool, int]:
+        closed = bool(product.store.closed(hour(0)))
+        return closed, product.sums("minute" if closed else "speed", hour(0))["plays"]
+
+    product.batch._runner = disturbed
+    product.batch.turn()
+    assert answered() == (False, 2), "real time answers"
+    assert product.store.closed(hour(1)), "the hour behind it is closed"
+    product.batch.turn()
+    assert len(coming) == 4, "an hour that was touched rests for a while"
+    assert product.batch.check() is None
+    with pytest.raises(HourBusyError, match="stays open"):
+        product.batch.run_hour(T0)
+    assert answered() == (False, 5), "three more tries"
+    product.later(5 * MINUTE_MS)
+    product.batch.turn()
+    assert answered() == (False, 6)
+    product.later(5 * MINUTE_MS)
+    product.batch.turn()
+    assert answered() == (True, 6)
+    assert product.batch.stale() == []
+    assert [product.sums("hour", hour(n)) for n in (0, 1)] == [expected(events, hour(n)) for n in (0, 1)]
+
+
 def test_B4_an_hour_that_is_not_over_is_refused_and_not_closed(product: Product) -> None:
     product.send(a_view("v", T0))
     product.batch.turn()
@@ -258,6 +297,50 @@ def test_B5_flush_does_nothing_where_nothing_changed(product: Product) -> None:
     product.send(a_view("v", T0))
     product.batch.flush()
     assert product.batch.history() == []
+
+
+def test_B5_flush_runs_an_hour_once_however_fast_its_events_come(product: Product) -> None:
+    product.send(a_view("v", T0))
+    product.later(2 * HOUR_MS)
+    product.batch.turn()
+    computes, runs = product.batch._runner, 0
+
+    def disturbed(request: Request, stopping: Callable[[], bool], timeout_s: float) -> None:
+        nonlocal runs
+        computes(request, stopping, timeout_s)
+        runs += 1
+        product.send([{**event, "received_at": product.now_ms} for event in a_view(f"later{runs}", T0)])
+
+    product.batch._runner = disturbed
+    product.send([{**event, "received_at": product.now_ms} for event in a_view("late", T0)])
+    product.batch.flush()
+    assert runs == 1
+    assert product.sums("minute", hour(0))["plays"] == 2, "what was durable at the call is in"
+    assert product.batch.stale() == [T0], "what came meanwhile is the next one's"
+
+
+def test_B5_a_flush_that_gives_up_says_what_is_left_and_the_hours_run_all_the_same(product: Product) -> None:
+    product.send(a_view("v", T0))
+    product.later(2 * HOUR_MS)
+    product.batch.turn()
+    computes, may_run = product.batch._runner, threading.Event()
+
+    def held(request: Request, stopping: Callable[[], bool], timeout_s: float) -> None:
+        may_run.wait()
+        computes(request, stopping, timeout_s)
+
+    product.batch._runner = held
+    product.send([{**event, "received_at": product.now_ms} for event in a_view("late", T0)])
+    product.batch.start()
+    try:
+        with pytest.raises(TimeoutError, match=r"1 closed hours .* still wait .* the first of them 2027-01-15T00"):
+            product.batch.flush(0.05)
+        may_run.set()
+        product.batch.flush(60)
+        assert product.sums("minute", hour(0))["plays"] == 2
+    finally:
+        may_run.set()
+        product.batch.stop()
 
 
 def test_B6_an_hour_cut_into_parts_gives_the_same_rows(product: Product, fresh: Callable[[], Product]) -> None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import shutil
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -22,16 +23,20 @@ from viewmeter.archive.protocol import Archive, ArchiveDamagedError, ArchiveUnav
 from viewmeter.batch import files
 from viewmeter.batch.child import Request, Runner, run_in_child
 from viewmeter.batch.due import Due, due_hours
-from viewmeter.batch.protocol import BatchFailedError, BatchFigures, HourGoneError, HourNotOverError
+from viewmeter.batch.protocol import BatchFailedError, BatchFigures, HourBusyError, HourGoneError, HourNotOverError
 from viewmeter.batch.settings import BatchSettings
 from viewmeter.model.calendar import Period, period_of, zone_of
-from viewmeter.model.time import DAY_MS, HOUR_MS, SECOND_MS, Interval, floor_to, rfc3339
-from viewmeter.olap.protocol import HourDroppedError, HourKeptError, HourRun, JobRun, TimeSeriesStore
+from viewmeter.model.time import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, Interval, floor_to, rfc3339
+from viewmeter.olap.protocol import HourDroppedError, HourKeptError, HourRun, HourTouchedError, JobRun, TimeSeriesStore
 
 __all__ = ["BatchSettings", "EmbeddedBatch"]
 
 _LATEST_MS: Final = 1 << 53
 _JOB_OF: Final[dict[Period, str]] = {"day": "daily", "week": "weekly", "month": "monthly"}
+_TRIES: Final = 3
+"""Of a run that was asked for and finds its open hour touched each time."""
+_REST_MAX_MS: Final = 5 * MINUTE_MS
+"""An open hour that is touched in each run is tried again after 10, 20, 40 s … and at last this often (decision 88)."""
 _PROBLEMS: Final = (BatchFailedError, ArchiveDamagedError, ArchiveUnavailableError, OSError, TimeoutError)
 
 log = structlog.get_logger(__name__)
@@ -60,6 +65,9 @@ class EmbeddedBatch:
         self._stopping = False
         self._thread: threading.Thread | None = None
         self._ran_at: dict[int, int] = {}  # hour -> clock of its last run
+        self._touched: dict[int, int] = {}  # open hour -> runs in a row that events came into
+        self._marked: set[int] = set()  # hours that the last run made stale
+        self._flushes: list[Future[None]] = []  # who waits
         self._figures = BatchFigures(None)
         self._expired_at = 0
         self._settled = False
@@ -81,16 +89,19 @@ class EmbeddedBatch:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+        for done in self._flushes:
+            done.set_exception(BatchFailedError("the batch jobs end"))
 
     def _run(self) -> None:
         while not self._stopping:
             try:
+                self._serve_flushes()
                 self.turn()
             except Exception as problem:
                 self._figures = replace(self._figures, running=None, problem=str(problem))
                 log.exception("batch jobs failed; they are tried again")
             with self._wake:
-                self._wake.wait_for(lambda: self._stopping, self._settings.look_every_s)
+                self._wake.wait_for(lambda: self._stopping or bool(self._flushes), self._settings.look_every_s)
 
     def _settle(self) -> None:
         """Install or drop results of runs that a crash cut short."""
@@ -122,13 +133,16 @@ class EmbeddedBatch:
     def _run_due(self, before_ms: int) -> bool:
         """Run what is due, oldest first; return False where an hour failed: those after it stand on it."""
         while not self._stopping:
+            self._serve_flushes()  # who waits does not wait for a whole catch-up
             due = self._due(before_ms)
             self._tell(due, before_ms)
-            ready = [*due.first, *(hour for hour in due.again if self._cooled(hour))]
+            ready = [hour for hour in (*due.first, *due.again) if self._rested(hour, again=hour in due.again)]
             if not ready:
                 break
             try:
                 self._hour_or_failed(min(ready))
+            except HourBusyError:
+                continue  # those after it stand on what it hands on, not on its being closed
             except BatchFailedError:
                 return False
         return True
@@ -146,8 +160,13 @@ class EmbeddedBatch:
             carries=self._carries.hours(),
         )
 
-    def _cooled(self, hour_ms: int) -> bool:
-        return self._clock() - self._ran_at.get(hour_ms, 0) >= self._settings.rerun_after_s * SECOND_MS
+    def _rested(self, hour_ms: int, *, again: bool) -> bool:
+        rest_ms = self._settings.rerun_after_s * SECOND_MS if again else 0
+        if touched := self._touched.get(hour_ms, 0):
+            look_ms = int(self._settings.look_every_s * SECOND_MS)
+            rest_ms = max(rest_ms, min(look_ms << min(touched, 16), _REST_MAX_MS))
+        # A clock that was put back must not keep an hour waiting.
+        return not 0 <= self._clock() - self._ran_at.get(hour_ms, 0) < rest_ms
 
     def _hour(self, hour_ms: int) -> JobRun:
         """Compute an hour and close it. The hours before it have run."""
@@ -178,6 +197,7 @@ class EmbeddedBatch:
         about = files.about_of(out)
         hour_ms, counts = about.hour_ms, about.counts
         older = self._carries.hours().get(hour_ms)
+        reran = bool(self._store.closed(Interval(hour_ms, hour_ms + HOUR_MS)))
         rows, viewers = files.rows_of(out)
         marks = []
         if older is not None and older.handover != about.handover:
@@ -185,10 +205,22 @@ class EmbeddedBatch:
         previous = self._carries.hours().get(hour_ms - HOUR_MS)
         if previous is not None and counts.fills_received_at >= previous.at_ms:
             marks.append(hour_ms - HOUR_MS)  # it took a stretch of `seq` for lost, and later ones for its own
+        self._marked.update(marks)
         run = HourRun(about.archive_version, about.seen_commit, about.at_ms, tuple(marks))
         refusal = ""
         try:
             self._store.put_hour(hour_ms, rows, viewers, run)
+        except HourTouchedError as touched:
+            del rows, viewers  # mapped into memory; the files go
+            self._store.mark_stale(marks)  # the next run is compared with this carry
+            self._carries.install(out)  # what the hour behind it can start from meanwhile
+            self._touched[hour_ms] = self._touched.get(hour_ms, 0) + 1
+            self._ran_at[hour_ms] = self._clock()  # it rests from here on
+            log.info("an hour stays open", hour=rfc3339(hour_ms), tries=self._touched[hour_ms], reason=str(touched))
+            raise HourBusyError(
+                f"events of {rfc3339(hour_ms)} came while it was computed: it stays open, real time answers for it, "
+                "and it is tried again"
+            ) from touched
         except (HourKeptError, HourDroppedError) as refused:
             # Its rows stay; the next hour needs the carry all the same.
             refusal = str(refused)
@@ -196,13 +228,14 @@ class EmbeddedBatch:
         written = sum(table.num_rows for table in rows.values())
         del rows, viewers  # mapped into memory; the files go
         self._carries.install(out, kept=bool(refusal))
+        self._touched.pop(hour_ms, None)
         ended = self._clock()
         details: dict[str, Any] = {
             "events": counts.events,
             "duplicates": counts.duplicates,
             "late_events": counts.late,
             "open_views": counts.open_views,
-            "reran": older is not None,
+            "reran": reran,
             "kept": refusal,
         }
         if not refusal:
@@ -268,8 +301,9 @@ class EmbeddedBatch:
             self._archive.flush()
             self._refuse_gone(hour_ms)
             for earlier in self._before(hour_ms):
-                self._hour_or_failed(earlier)
-            return self._hour_or_failed(hour_ms, kept_matters=True)
+                with suppress(HourBusyError):
+                    self._hour_or_failed(earlier, tries=_TRIES)
+            return self._hour_or_failed(hour_ms, kept_matters=True, tries=_TRIES)
 
     def run_day(self, day_ms: int) -> JobRun:
         """Run every hour of a UTC day that needs it, and build the periods that are complete then."""
@@ -285,7 +319,7 @@ class EmbeddedBatch:
             self._store.set_zones(self._zones(), began)
             rows = 0
             for hour in self._before(interval.end_ms):
-                rows += self._hour_or_failed(hour).rows
+                rows += self._hour_or_failed(hour, tries=_TRIES).rows
             self._build(interval.end_ms)
             ended = self._clock()
             done = JobRun("daily", interval, began, ended, "done", rows, {"zone": "UTC", "asked": True})
@@ -296,9 +330,14 @@ class EmbeddedBatch:
         due = self._due(hour_ms)
         return sorted({*due.first, *due.again})
 
-    def _hour_or_failed(self, hour_ms: int, *, kept_matters: bool = False) -> JobRun:
+    def _hour_or_failed(self, hour_ms: int, *, kept_matters: bool = False, tries: int = 1) -> JobRun:
         try:
             run = self._hour(hour_ms)
+        except HourBusyError:
+            self._figures = replace(self._figures, running=None)
+            if tries <= 1:
+                raise
+            return self._hour_or_failed(hour_ms, kept_matters=kept_matters, tries=tries - 1)
         except _PROBLEMS as problem:
             self._note_failure(hour_ms, problem)
             if isinstance(problem, BatchFailedError):
@@ -316,21 +355,61 @@ class EmbeddedBatch:
             raise HourGoneError(f"the raw events of {rfc3339(hour_ms)} are archived no more: its rows stay as they are")
 
     def flush(self, timeout_s: float = 30.0) -> None:
-        """Return when every closed hour, and every imported one, holds the events that are durable now."""
-        until = time.monotonic() + timeout_s
-        if not self._working.acquire(timeout=timeout_s):
-            raise TimeoutError(f"the batch jobs were busy for {timeout_s:g} s")
+        """Return when every closed hour, and every imported one, holds the events that are durable now.
+
+        The thread does the work, and goes on with it where this gives up.
+        """
+        if self._thread is None:
+            self._catch_up()
+            return
+        done: Future[None] = Future()
+        with self._wake:
+            self._flushes.append(done)
+            self._wake.notify_all()
         try:
+            done.result(timeout_s)
+        except TimeoutError:
+            raise TimeoutError(self._left(timeout_s)) from None
+
+    def _serve_flushes(self) -> None:
+        with self._wake:
+            waiting, self._flushes = self._flushes, []
+        if not waiting:
+            return
+        try:
+            self._catch_up()
+        except BaseException as problem:
+            for done in waiting:
+                done.set_exception(problem)
+            if not isinstance(problem, BatchFailedError):
+                raise
+        else:
+            for done in waiting:
+                done.set_result(None)
+
+    def _catch_up(self) -> None:
+        """Run each hour that changed. Once: what comes while it runs came after the call."""
+        with self._working:
             self._settle()
             if not self._changed_hours():
                 return
             self._archive.flush()
-            while hours := self._changed_hours():
-                if time.monotonic() > until:
-                    raise TimeoutError(f"{len(hours)} closed hours still wait for another run after {timeout_s:g} s")
-                self._hour_or_failed(hours[0])
-        finally:
-            self._working.release()
+            ran: set[int] = set()
+            while hours := [hour for hour in self._changed_hours() if hour not in ran]:
+                if self._stopping:
+                    raise BatchFailedError("the batch jobs end")
+                self._marked.clear()
+                with suppress(HourBusyError):  # it is open: real time answers
+                    self._hour_or_failed(hours[0])
+                ran = (ran | {hours[0]}) - self._marked
+
+    def _left(self, after_s: float) -> str:
+        hours, running = self._changed_hours(), self._figures.running
+        those = (
+            f"{len(hours)} closed hours that changed still wait for another run" if hours else "no closed hour waits"
+        )
+        first = f", the first of them {rfc3339(hours[0])}" if hours else ""
+        return f"{those} after {after_s:g} s{first}" + (f"; at work: {running}" if running else "")
 
     def _changed_hours(self) -> list[int]:
         """Return closed hours that changed, and hours that were imported: what `flush` waits for."""

@@ -33,6 +33,10 @@ class BatchFailedError(RuntimeError):
     """A run failed; the hour keeps the rows that it has, and the run is tried again by itself."""
 
 
+class HourBusyError(BatchFailedError):
+    """Events of the open hour kept coming while it was computed: real time goes on answering, and it is tried again."""
+
+
 @dataclass(frozen=True)
 class BatchFigures:
     """Where the batch jobs stand."""
@@ -52,7 +56,9 @@ class BatchJobs(Protocol):
     B2  A run repeated gives the same rows; whatever step it dies at, the next run ends as if nothing had happened.
     B3  An event that lands in a closed hour has the hour, and each following one that it changes, run again.
     B4  Hours are closed in order, each when it has been over for a while; after a stop the missed ones are caught up.
-    B5  flush() returns when no closed hour waits for another run.
+        One whose events keep coming is left open and holds up none behind it.
+    B5  flush() returns when no closed hour waits for another run because of what was durable at the call. Each hour is
+        run once for it, however fast events go on coming.
     B6  Memory does not grow with the hour: it is cut by views.
     """
 
@@ -67,8 +73,8 @@ class BatchJobs(Protocol):
     def run_hour(self, hour_ms: int) -> JobRun:
         """Run an hour now (and first what it builds on); return when its rows are in the store.
 
-        Raises `HourNotOverError`, `HourGoneError`, `BatchFailedError`, `HourKeptError` of the store, or ValueError
-        where `hour_ms` is no start of an hour.
+        Raises `HourNotOverError`, `HourGoneError`, `BatchFailedError` (`HourBusyError` after some tries),
+        `HourKeptError` of the store, or ValueError where `hour_ms` is no start of an hour.
         """
         ...
 
@@ -82,7 +88,7 @@ class BatchJobs(Protocol):
     def flush(self, timeout_s: float = 30.0) -> None:
         """Return when every closed hour holds the events that are durable now.
 
-        Raises TimeoutError, BatchFailedError.
+        Raises TimeoutError, which says how many hours are left; they run all the same. Raises BatchFailedError.
         """
         ...
 

@@ -79,7 +79,7 @@ class DuckDBStore:
             raise
         self._compactor = self._db.cursor()
         self._readers = Readers(self._db, self._settings)
-        self._batch = Batch(self._db.cursor(), self._settings, self._note_range)
+        self._batch = Batch(self._db.cursor(), self._settings, self._note_range, self._touched, self._writing)
         self._coverages, self._limits = CoverageCache(), Limits()
         self._last = self._read_last()
         self._changes = _Changes()
@@ -158,6 +158,10 @@ class DuckDBStore:
     def put_history(self, interval: Interval, rows: Mapping[str, pa.Table], viewers: pa.Table, at_ms: int) -> None:
         """Close whole hours with rows that come from no log."""
         self._batch.put_history(interval, rows, viewers, at_ms)
+
+    def _touched(self, hour_ms: int) -> int:
+        with self._writing:
+            return batches.touched(self._db, hour_ms)
 
     def closed(self, interval: Interval) -> list[ClosedHour]:
         """Return the closed hours of the range, in order."""
@@ -281,8 +285,8 @@ class DuckDBStore:
 
     def close(self) -> None:
         """Checkpoint and close; waits for scans, a batch call and a compaction that are running."""
+        self._batch.close()  # first: a batch call may be waiting for one of the locks below
         with self._compacting, self._writing:
-            self._batch.close()
             self._readers.close()
             self._limits.close()
             self._compactor.close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Final
 
 import duckdb
@@ -28,7 +28,15 @@ from viewmeter.olap.embedded_coarser import add_coarser, arriving, finer
 from viewmeter.olap.embedded_database import Connection, first, transaction
 from viewmeter.olap.embedded_settings import DuckDBSettings
 from viewmeter.olap.embedded_tables import appended, batch, merged
-from viewmeter.olap.protocol import ClosedHour, DuePeriod, HourDroppedError, HourKeptError, HourRun, JobRun
+from viewmeter.olap.protocol import (
+    ClosedHour,
+    DuePeriod,
+    HourDroppedError,
+    HourKeptError,
+    HourRun,
+    HourTouchedError,
+    JobRun,
+)
 
 _MADE_OF: Final[dict[Period, Tier]] = {"day": "hour", "week": "day", "month": "day"}
 LOADED: Final = -1
@@ -36,10 +44,21 @@ LOADED: Final = -1
 
 
 class Batch:
-    """Batch tables of one store. `changed` is told of ranges whose answers changed, after the commit."""
+    """Batch tables of one store. `changed` is told of ranges whose answers changed, after the commit.
 
-    def __init__(self, con: Connection, settings: DuckDBSettings, changed: Callable[[Interval], None]) -> None:
+    `touched(hour)` is the last commit with rows of the hour; none is added while `no_appends` is held.
+    """
+
+    def __init__(
+        self,
+        con: Connection,
+        settings: DuckDBSettings,
+        changed: Callable[[Interval], None],
+        touched: Callable[[int], int],
+        no_appends: AbstractContextManager[object],
+    ) -> None:
         self._con, self._settings, self._changed = con, settings, changed
+        self._touched, self._no_appends = touched, no_appends
         self._lock = threading.RLock()
 
     @contextmanager
@@ -56,8 +75,11 @@ class Batch:
         interval = checked_hours(Interval(hour_ms, hour_ms + HOUR_MS))
         tables = checked_batch(rows, interval)
         people_rows = checked_viewers(viewers, interval)
-        with self._changing() as con:
+        with ExitStack() as held, self._changing() as con:
             self._refuse(con, interval)
+            is_open = not closed_hours(con, interval)
+            if is_open:
+                self._refuse_touched(hour_ms, run)
             con.execute("DELETE FROM closed_hours WHERE hour_ms = ?", [hour_ms])
             con.execute(
                 "INSERT INTO closed_hours VALUES (?, ?, ?, ?, FALSE)",
@@ -66,6 +88,10 @@ class Batch:
             self._put(con, interval, tables, people_rows)
             con.execute("DELETE FROM stale_marks WHERE hour_ms = ?", [hour_ms])
             _mark(con, run.marks)
+            if is_open:
+                # Again, and with appends held until the commit is made: this transaction does not see newer ones.
+                held.enter_context(self._no_appends)
+                self._refuse_touched(hour_ms, run)
         self._changed(interval)
 
     def put_history(self, interval: Interval, rows: Mapping[str, pa.Table], viewers: pa.Table, at_ms: int) -> None:
@@ -81,6 +107,14 @@ class Batch:
             )
             self._put(con, interval, tables, people_rows)
         self._changed(interval)
+
+    def _refuse_touched(self, hour_ms: int, run: HourRun) -> None:
+        number = self._touched(hour_ms)
+        if number > run.seen_commit:
+            raise HourTouchedError(
+                f"hour {hour_ms} has rows of commit {number}, and the run saw no later one than {run.seen_commit}: "
+                "it stays open"
+            )
 
     def _refuse(self, con: Connection, interval: Interval) -> None:
         inside = [*interval]
@@ -225,6 +259,12 @@ def hours_with_rows(con: Connection) -> list[int]:
         """
     ).fetchall()
     return [hour for (hour,) in found]
+
+
+def touched(con: Connection, hour_ms: int) -> int:
+    """Return the last commit with rows of the hour; 0: none."""
+    row = first(con.execute("SELECT max(number) FROM speed_hours WHERE hour_ms = ?", [hour_ms]))
+    return 0 if row is None or row[0] is None else int(row[0])
 
 
 def compare(con: Connection, hour_ms: int) -> dict[str, tuple[int, int]]:

@@ -110,7 +110,7 @@ class HourRun:
     """What a batch run of an hour stands on; saved with its rows."""
 
     archive_version: int  # of the hour in the archive when its events were read
-    seen_commit: int  # the store's last commit *before* the archive was flushed for this run: later ones make it stale
+    seen_commit: int  # the store's last commit *before* the archive was flushed for this run: it knows no later ones
     at_ms: int  # the engine's clock
     marks: tuple[int, ...] = ()  # hours that must run again because of this one (the cascade): in the same transaction
 
@@ -164,6 +164,10 @@ class HourKeptError(ValueError):
 
 class HourDroppedError(ValueError):
     """The hour's day was built and its hour rows were dropped since: it cannot be replaced any more."""
+
+
+class HourTouchedError(RuntimeError):
+    """Rows came to the open hour behind `seen_commit`: closing it would take them out of answers. It stays open."""
 
 
 class Snapshot(Protocol):
@@ -235,7 +239,8 @@ class BatchTables(Protocol):
 
         `rows`: rollup -> table, at the rollup's grain, all measures; absent rollups have no rows. `viewers`: distinct
         (tenant_id, channel_id, video_id, is_bot, viewer_hash) of the hour's plays. Hour rows are made here; days,
-        weeks and months that hold the hour and were built are built anew. Raises `HourKeptError`, `HourDroppedError`.
+        weeks and months that hold the hour and were built are built anew. Raises `HourKeptError`, `HourDroppedError`,
+        and `HourTouchedError` for an open hour to which rows came behind `run.seen_commit`, up to the very commit.
         """
         ...
 
@@ -320,7 +325,8 @@ class TimeSeriesStore(SpeedTables, BatchTables, Protocol):
     O3   scan() equals the merge of all appended rows, however they were cut into appends, compacted or not.
     O4   A scan sees one consistent state while appends and compactions go on.
     O5   What append() and put_hour() returned for survives kill -9.
-    O6   In a snapshot an hour is answered by exactly one layer: closing or replacing it is seen in all or nothing.
+    O6   In a snapshot an hour is answered by exactly one layer: closing or replacing it is seen in all or nothing,
+         and closing it takes no row out of answers that the run has not seen.
     O7   put_hour() replaces: the same rows put twice count once.
     O8   The same range has the same merged measures in every tier that holds it (sketches within their error), also
          after one of its hours was replaced.

@@ -38,7 +38,11 @@ _MAX_DAMAGED: Final = 100
     scope="admin", answers=schemas.Flushed, tag="Operation", problems=("csrf", "busy", "timeout", "job_failed"),
 )  # fmt: skip
 async def flush(request: Ask) -> Response[bytes]:
-    """Answers when every event acknowledged before the call is in realtime and query answers."""
+    """Answers when every event acknowledged before the call is in realtime and query answers.
+
+    Closed hours to which late or imported events came are computed again first. Where that takes too long for one
+    answer, the detail of the 504 says how many are left. They are computed all the same; call again to wait for them.
+    """
     services = services_of(request)
     took_ms = await request.app.state.flushes.run(_flush, services)
     mark = services.watermark_ms()
@@ -65,7 +69,8 @@ def _flush_batch(services: Services, began_ms: int) -> None:
     try:
         services.batch.flush(max(1.0, left_s))
     except TimeoutError as error:
-        raise ProblemError("timeout", str(error) or "Closed hours did not run again in time.") from error
+        detail = f"Open hours hold every event acknowledged before; {error}. They run all the same: call again."
+        raise ProblemError("timeout", detail) from error
     except BatchFailedError as error:
         raise ProblemError("job_failed", f"{error}.") from error
 

@@ -16,7 +16,7 @@ class WebSettings:
     query_timeout_s: float = 30.0
     """How long a query may take, waiting included, before it is answered 504 `timeout`."""
     flush_timeout_s: float = 45.0
-    """How long `admin/flush` waits for the stream jobs; less than a proxy waits for a silent answer."""
+    """How long `admin/flush` waits for the stream and batch jobs; less than a proxy waits for a silent answer."""
     job_timeout_s: float = 55.0
     """How long `admin/jobs` waits for a run; it goes on by itself and `GET /api/v1/admin/jobs` shows how it ended."""
     stream_every_s: float = 1.0

@@ -35,10 +35,16 @@ def put(
     run: HourRun | None = None,
     only: tuple[str, ...] | None = None,
 ) -> None:
-    """Close an hour (counted from T0) with those of the facts that lie in it; `only` some rollups: it is quicker."""
+    """Close an hour (counted from T0) with those of the facts that lie in it; `only` some rollups: it is quicker.
+
+    Without `run`, by one that saw every commit.
+    """
     start = T0 + hour
     rows, viewers = hours_of([f for f in facts if start <= f.at_ms < start + HOUR], only)
-    store.put_hour(start, rows, viewers.drop_columns(["hour_ms"]), run or run_of())
+    if run is None:
+        last = store.last_commit()
+        run = run_of(last.number if last else 0)
+    store.put_hour(start, rows, viewers.drop_columns(["hour_ms"]), run)
 
 
 def build_due(store: TimeSeriesStore, before: int) -> None:
