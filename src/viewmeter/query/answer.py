@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -18,6 +19,18 @@ from viewmeter.model.catalogue.metrics import Histogram
 Row = dict[str, Any]
 
 
+class Rows(list[Row]):
+    """Rows that remember how they are written, since an answer that is kept is sent again and again."""
+
+    written: bytes | None = None
+
+    def to_json(self) -> bytes:
+        """Return the rows as a JSON array."""
+        if self.written is None:
+            self.written = msgspec.json.encode(self)
+        return self.written
+
+
 @dataclass(frozen=True)
 class Answer:
     """Rows of one page (`time`, dimensions, metrics), what stands behind them, and the way to the next page.
@@ -25,11 +38,16 @@ class Answer:
     Rows may be shared with the cache: read them, do not change them.
     """
 
-    rows: list[Row]
+    rows: Rows
     meta: dict[str, Any]
     next_cursor: str | None
     dimensions: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
+
+    def to_json(self) -> bytes:
+        """Return the answer as the JSON object of the API."""
+        rows = msgspec.Raw(self.rows.to_json())
+        return msgspec.json.encode({"rows": rows, "meta": self.meta, "next_cursor": self.next_cursor})
 
     def to_csv(self) -> str:
         """Return the rows as CSV (RFC 4180) with a header. A histogram has one column a bucket: `name.bucket`."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Final, Literal
 
 import numpy as np
@@ -18,7 +17,7 @@ import pyarrow as pa
 
 from viewmeter.model.catalogue import METRICS, ROLLUPS
 from viewmeter.model.spans import minus
-from viewmeter.model.time import HOUR_MS, Interval, floor_to, rfc3339
+from viewmeter.model.time import HOUR_MS, Interval, rfc3339
 from viewmeter.olap.protocol import Filter, Part, Scan, Snapshot
 from viewmeter.query import gauges
 from viewmeter.query.parts import Ground, Kept, Settled
@@ -233,9 +232,13 @@ def _rounded(edges: Edges, grain_ms: int) -> tuple[Edges, npt.NDArray[np.int64]]
     An edge inside of a grain is never one of rows that are read: such a grain is open, or read from finer rows. So it
     can be moved to the grain's start, and buckets that vanish by it have no rows.
     """
-    moved = [floor_to(edge, grain_ms) for edge in edges]
-    kept = [bucket for bucket, (start, end) in enumerate(pairwise(moved)) if start < end]
-    return (*(moved[b] for b in kept), *(moved[-1:] if kept else ())), np.array(kept, np.int64)
+    given = np.asarray(edges, np.int64)
+    inside = given % grain_ms
+    if not inside.any():
+        return edges, np.arange(len(edges) - 1)
+    moved = given - inside
+    kept = np.flatnonzero(np.diff(moved))
+    return tuple(moved[[*kept, *([-1] if len(kept) else [])]].tolist()), kept
 
 
 def _renumbered(table: pa.Table, buckets: npt.NDArray[np.int64]) -> pa.Table:

@@ -41,6 +41,11 @@ def number_groups(tables: Sequence[pa.Table], dimensions: Sequence[str]) -> list
     return np.split(numbers, np.cumsum(sizes)[:-1])
 
 
+def _one_bucket(table: pa.Table) -> bool:
+    buckets = table["bucket"].to_numpy()
+    return not len(buckets) or bool((buckets == buckets[0]).all())
+
+
 @dataclass(frozen=True)
 class Groups:
     """Distinct groups: their words by dimension."""
@@ -51,6 +56,10 @@ class Groups:
     @staticmethod
     def among(tables: Sequence[pa.Table], dimensions: Sequence[str]) -> tuple[Groups, list[Array]]:
         """Return the groups of the tables, and the group of each row."""
+        if len(tables) == 1 and "time_ms" not in tables[0].column_names and _one_bucket(tables[0]):
+            return Groups({name: tables[0][name].combine_chunks() for name in dimensions}, tables[0].num_rows), [
+                np.arange(tables[0].num_rows)  # a scan's rows are its groups
+            ]
         numbers = number_groups(tables, dimensions)
         every = np.concatenate(numbers) if numbers else np.zeros(0, np.int64)
         _, first, inverse = np.unique(every, return_index=True, return_inverse=True)
@@ -74,10 +83,13 @@ class Page:
 def page(query: Query, groups: Groups, values: Mapping[str, Array]) -> Page:
     """Order the groups by `order_by` (then by dimensions, so that the order is total) and cut the page out."""
     order = _Order(query, groups, values)
-    ranked = order.ranked()
-    start = order.after(ranked, _read_cursor(query)) if query.cursor else 0
-    shown = ranked[start : start + query.limit]
-    more = start + query.limit < len(ranked)
+    if query.cursor:
+        ranked = order.ranked()
+        ranked = ranked[order.after(ranked, _read_cursor(query)) :]
+    else:
+        ranked = order.ranked(query.limit + 1)
+    shown = ranked[: query.limit]
+    more = query.limit < len(ranked)
     return Page(shown, _cursor(query, order.position(int(shown[-1]))) if more else None, more)
 
 
@@ -98,13 +110,27 @@ class _Order:
         keys += [(name, "asc") for name in query.dimensions if name not in taken]
         self._keys, self._groups, self._values = keys, groups, values
 
-    def ranked(self) -> Array:
-        """Return the groups in order."""
+    def ranked(self, most: int | None = None) -> Array:
+        """Return the groups in order; with `most`, the first ones alone, so many at least where there are."""
+        among = self._foremost(most)
         columns: list[Array] = []
         for name, way in self._keys:
-            column = self._values[name] if name in self._values else _ranks(self._groups.words[name])
+            if name in self._values:
+                column = self._values[name][among]
+            else:
+                column = _ranks(self._groups.words[name].take(pa.array(among)))
             columns.append(-column if way == "desc" else column)  # NaN is last either way
-        return np.lexsort(columns[::-1])
+        return among[np.lexsort(columns[::-1])]
+
+    def _foremost(self, most: int | None) -> Array:
+        """Return the groups among which the first ones are: all that the first key does not put behind them."""
+        every = np.arange(self._groups.count)
+        name, way = self._keys[0]
+        if most is None or most >= len(every) or name not in self._values:
+            return every
+        column = -self._values[name] if way == "desc" else self._values[name]
+        last = np.partition(column, most - 1)[most - 1]  # NaN is last here too
+        return every if np.isnan(last) else np.flatnonzero(column <= last)
 
     def position(self, group: int) -> list[Any]:
         """Return where a group stands, as it is kept in a cursor."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -123,14 +123,19 @@ class EmbeddedStream:
             if not done or self._flushes_done < mine:
                 raise TimeoutError(f"The stream jobs did not catch up within {timeout_s:g} s.")
 
-    def figures(self) -> StreamFigures:
-        """Return where the jobs stand. Raises RuntimeError before they have recovered."""
+    def watermarks(self) -> Mapping[str, int | None]:
+        """Return up to when each job has applied everything. Raises RuntimeError before they have recovered."""
         if not self._recovered:
             raise RuntimeError("The stream jobs are recovering.")
+        return dict.fromkeys(JOBS, self._watermark)
+
+    def figures(self) -> StreamFigures:
+        """Return where the jobs stand. Raises RuntimeError before they have recovered."""
+        watermarks = self.watermarks()
         ends = self._log.ends()
         positions = self._positions
         return StreamFigures(
-            watermark_ms=dict.fromkeys(JOBS, self._watermark),
+            watermark_ms=watermarks,
             lag_batches={p: max(0, end - positions.get(p, 0)) for p, end in ends.items()},
             applied_events=self._applied,
             waiting_events=self._core.waiting.num_rows,

@@ -42,6 +42,13 @@ class StreamJobs(Protocol):
         """Apply all that is durable now, also events that wait for a predecessor. Raises TimeoutError."""
         ...
 
+    def watermarks(self) -> Mapping[str, int | None]:
+        """Return the `received_at` up to which each job has applied everything. Asked with every answer: reads nothing.
+
+        Raises RuntimeError before they have recovered, as `figures` does.
+        """
+        ...
+
     def figures(self) -> StreamFigures:
         """Return where the jobs stand."""
         ...

@@ -6,6 +6,7 @@ Parquet.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 from urllib.parse import unquote
@@ -20,8 +21,8 @@ from litestar.response import Stream
 
 from viewmeter.live.protocol import LiveScope
 from viewmeter.model.events import MAX_ID_CHARS
-from viewmeter.query import Answer, parse_query, query_from_params
-from viewmeter.query.question import GRANULARITIES, LIMIT_MAX
+from viewmeter.query import parse_query, query_from_params
+from viewmeter.query.question import GRANULARITIES, LIMIT_MAX, Query
 from viewmeter.web import schemas
 from viewmeter.web.auth import Caller, caller_of, services_of, still_valid
 from viewmeter.web.endpoint import MAX_LIMIT, NOT_JSON, endpoint, json_answer, page
@@ -36,6 +37,8 @@ JSON: Final = "application/json"
 CSV: Final = "text/csv"
 PARQUET: Final = "application/vnd.apache.parquet"
 FORMATS: Final = (JSON, CSV, PARQUET)
+_AT_ONCE_BYTES: Final = 256 * 1024
+"""A kept answer up to this size is sent from the event loop; to copy a larger one would hold others up."""
 
 QUERY_PROBLEMS: Final = (
     "invalid_json", "unsupported_media_type", "not_acceptable", "body_too_large_request",
@@ -221,23 +224,32 @@ def _raw_body(request: Ask, body: bytes) -> dict[str, object]:
 async def _query(request: Ask, raw: dict[str, object]) -> Response[bytes]:
     services, caller = services_of(request), caller_of(request)
     kind = _format(request)
-    return await request.app.state.queries.run(_answer, services, caller, raw, kind)  # type: ignore[no-any-return]
-
-
-def _answer(services: Services, caller: Caller, raw: dict[str, object], kind: str) -> Response[bytes]:
-    """Parse, ask, write: all of it in a thread, since the writing of 50,000 rows takes its time too."""
     now_ms = services.clock()
     question = parse_query(raw, now_ms=now_ms)
-    mark = services.watermark_ms()
-    found: Answer = services.analytics.query(question, caller.visible, now_ms, mark, caller.reporting_zone)
     if kind == JSON:
-        return json_answer({"rows": found.rows, "meta": found.meta, "next_cursor": found.next_cursor})
+        # What is there already does not queue behind scans.
+        kept = services.analytics.kept(question, caller.visible, now_ms, services.watermark_ms(), caller.reporting_zone)
+        if kept is not None and kept.rows.written is not None and len(kept.rows.written) <= _AT_ONCE_BYTES:
+            return _sent(kept.to_json(), JSON)
+    threads: Threads = request.app.state.queries
+    return await threads.run(_answer, services, caller, question, now_ms, kind)
+
+
+def _answer(services: Services, caller: Caller, question: Query, now_ms: int, kind: str) -> Response[bytes]:
+    """Ask and write, both in a thread, since the writing of 50,000 rows takes its time too."""
+    mark = services.watermark_ms()
+    found = services.analytics.query(question, caller.visible, now_ms, mark, caller.reporting_zone)
+    if kind == JSON:
+        return _sent(found.to_json(), JSON)
     name, body = ("query.csv", found.to_csv()) if kind == CSV else ("query.parquet", found.to_parquet())
-    content = body.encode() if isinstance(body, str) else body
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
     if found.next_cursor is not None:
         headers["X-Next-Cursor"] = found.next_cursor
-    return Response(content, media_type=kind, headers=headers)
+    return _sent(body.encode() if isinstance(body, str) else body, kind, headers)
+
+
+def _sent(body: bytes, kind: str, headers: Mapping[str, str] | None = None) -> Response[bytes]:
+    return Response(body, media_type=kind, headers=dict(headers or {}))
 
 
 def _format(request: Ask) -> str:

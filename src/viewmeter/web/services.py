@@ -59,6 +59,6 @@ class Services:
 
     def watermark_ms(self) -> int | None:
         """Return the `received_at` up to which every job has applied everything; None: nothing yet."""
-        marks = self.stream.figures().watermark_ms.values()
+        marks = self.stream.watermarks().values()
         known = [mark for mark in marks if mark is not None]
         return min(known) if known and len(known) == len(marks) else None

@@ -51,8 +51,11 @@ class StillStream:
         self.flushes += 1
         self.on_flush()
 
+    def watermarks(self) -> dict[str, int | None]:
+        return dict.fromkeys(JOBS, self.watermark_ms)
+
     def figures(self) -> StreamFigures:
-        return StreamFigures(dict.fromkeys(JOBS, self.watermark_ms), {0: 0}, 7, 0, 3)
+        return StreamFigures(self.watermarks(), {0: 0}, 7, 0, 3)
 
 
 @dataclass
