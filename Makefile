@@ -78,9 +78,10 @@ fuzz: setup ## Give the decoders broken bodies for FUZZ_S seconds each, and each
 	VIEWMETER_TEST_FUZZ_S=$(FUZZ_S) VIEWMETER_TEST_EXAMPLES=$(EXAMPLES) $(BIN)/pytest -q -s tests/fuzz tests/e2e/test_openapi_fuzz.py $(ARGS)
 
 TRUTH_VIEWERS ?= 2000
-proofs: setup ## Sketches at all sizes, TRUTH_VIEWERS simulated viewers over a bad network; prints the tables of the docs
-	VIEWMETER_TEST_SKETCHES=all VIEWMETER_TEST_TRUTH_VIEWERS=$(TRUTH_VIEWERS) $(BIN)/pytest -q -s -n 0 \
-		tests/unit/model/test_sketch_error.py tests/e2e/test_truth_of_hours.py $(ARGS)
+SEAM_VIEWS ?= 300
+proofs: setup ## Sketches at all sizes, TRUTH_VIEWERS simulated viewers over a bad network, SEAM_VIEWS late views; prints the docs' tables
+	VIEWMETER_TEST_SKETCHES=all VIEWMETER_TEST_TRUTH_VIEWERS=$(TRUTH_VIEWERS) VIEWMETER_TEST_SEAM_VIEWS=$(SEAM_VIEWS) \
+		$(BIN)/pytest -q -s -n 0 tests/unit/model/test_sketch_error.py tests/e2e/test_truth_of_hours.py tests/e2e/test_seam.py $(ARGS)
 
 clean: ## Remove what the targets above made (not your data folders)
 	rm -rf $(VENV) dashboard/node_modules src/viewmeter/web/static .mypy_cache .ruff_cache .pytest_cache \
