@@ -89,7 +89,7 @@ async def realtime_video(
 
 async def _realtime(request: Ask, channel_id: str | None = None, video_id: str | None = None) -> Response[bytes]:
     scope = LiveScope(caller_of(request).visible, channel_id, video_id)
-    return json_answer(await live_figures(services_of(request), request.app.state.queries, scope))
+    return json_answer(await live_figures(services_of(request), request.app.state.live, scope))
 
 
 async def live_figures(services: Services, threads: Threads, scope: LiveScope) -> dict[str, object]:

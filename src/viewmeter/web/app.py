@@ -71,6 +71,7 @@ def create_litestar(services: Services) -> Litestar:
             {
                 "services": services,
                 "queries": queries,
+                "live": live,
                 "operations": operations,
                 "flushes": flushes,
                 "jobs": jobs,

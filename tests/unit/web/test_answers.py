@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from io import BytesIO
 from typing import Any
@@ -16,6 +17,8 @@ import pytest
 from viewmeter.collector.deadletters import DeadLetterWriter, NewLetter
 from viewmeter.collector.settings import CollectorSettings
 from viewmeter.eventlog.embedded import EmbeddedLogWriter
+from viewmeter.model.time import DAY_MS
+from viewmeter.query import Analytics, Answer
 from viewmeter.web import schemas
 from viewmeter.web.replay import Resubmitter
 from viewmeter.web.services import Services
@@ -248,31 +251,67 @@ def test_a_request_id_of_a_proxy_is_kept_and_nonsense_is_not(api: httpx.Client) 
     assert api.get("/healthz", headers={"X-Request-ID": "a b\tc"}).headers["x-request-id"] != "a b\tc"
 
 
+class Held(Analytics):
+    """Answers nothing new before it is released."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world.store, world.live)
+        self.release, self.waits = threading.Event(), threading.Event()
+        self.release.set()
+
+    def query(self, *question: Any, **more: Any) -> Answer:
+        if not self.release.is_set():
+            self.waits.set()
+        assert self.release.wait(30)
+        return super().query(*question, **more)
+
+
+@pytest.fixture
+def held(world: World) -> Held:
+    return Held(world)
+
+
 def test_a_query_that_takes_too_long_is_504_and_the_next_one_is_answered(
-    world: World, start: Callable[[Services], Served]
+    world: World, start: Callable[[Services], Served], held: Held
 ) -> None:
-    release = threading.Event()
-
-    class Slow:
-        def realtime(self, *_: object) -> dict[str, object]:
-            release.wait(30)
-            return {}
-
     services = changed(world.services, query_timeout_s=0.05, query_threads=1, waiting_queries=1)
-    with start(replace(services, analytics=Slow())).client() as api:  # type: ignore[arg-type]
+    held.release.clear()
+    with start(replace(services, analytics=held)).client() as api:
         key = world.key("t", "read")
-        answer = api.get("/api/v1/analytics/realtime/v", headers=key)
+        answer = api.post(QUERY, json=QUESTION, headers=key)
         is_problem(answer, 504, "timeout")
         assert "retry-after" in answer.headers
         # Its thread still works: one may wait, and then the queue is full.
-        codes = [api.get("/api/v1/analytics/realtime/v", headers=key).json()["code"] for _ in range(2)]
-        release.set()
+        codes = [api.post(QUERY, json=QUESTION, headers=key).json()["code"] for _ in range(2)]
+        held.release.set()
         assert set(codes) <= {"timeout", "busy"}
         for _ in range(1_000):
-            answer = api.get("/api/v1/analytics/realtime/v", headers=key)
+            answer = api.post(QUERY, json=QUESTION, headers=key)
             if answer.status_code == 200:
                 break
         assert answer.status_code == 200
+
+
+def test_kept_answers_and_live_figures_do_not_queue_behind_scans(
+    world: World, start: Callable[[Services], Served], held: Held
+) -> None:
+    services = changed(world.services, query_threads=1, waiting_queries=1)
+    served = start(replace(services, analytics=held))
+    with served.client() as api, served.client() as other, ThreadPoolExecutor(1) as aside:
+        key = world.key("t", "read")
+        question = {**QUESTION, "time_range": {"start": NOW - 3 * DAY_MS, "end": NOW - 2 * DAY_MS}}
+        first = shaped(api.post(QUERY, json=question, headers=key), schemas.Answer)
+        held.release.clear()
+        slow = aside.submit(other.post, QUERY, json=QUESTION, headers=key)
+        assert held.waits.wait(30)  # it holds the only thread
+        again = shaped(api.post(QUERY, json=question, headers=key), schemas.Answer)
+        shaped(api.get("/api/v1/analytics/realtime/platform", headers=key), schemas.Realtime)
+        assert not slow.done()
+        held.release.set()
+        shaped(slow.result(30), schemas.Answer)
+    assert again["meta"].pop("cached") is True
+    assert first["meta"].pop("cached") is False
+    assert again == first
 
 
 # Administration
