@@ -20,7 +20,7 @@ with atheris.instrument_imports(include=["viewmeter.collector"]):
     from viewmeter.collector.bodies import unpack_gzip, unpack_zstd
     from viewmeter.collector.columns import Beacon, Columns
     from viewmeter.collector.dialects import MAX_EVENTS, UndecodableError, cmcd, native
-    from viewmeter.collector.intake import posted, take
+    from viewmeter.collector.intake import take, terms_of
     from viewmeter.collector.places import Place
     from viewmeter.collector.senders import Sender
     from viewmeter.collector.settings import CollectorSettings
@@ -71,7 +71,9 @@ def both_decoders(body: bytes) -> None:
     """What the compiled decoder takes is wholly valid to the Python one, and gives the same columns."""
     tenant = Tenant("acme", "Acme", b"acme's secret")
     compiled = Columns()
-    taken = compiled.take(body, posted(TenantHashes(tenant, 10), SENDER, T0, None, None, SETTINGS), MAX_EVENTS)
+    assert compiled.take is not None
+    terms = terms_of(TenantHashes(tenant, 10), SENDER, None, SETTINGS)
+    taken = compiled.take(body, terms, None, T0, MAX_EVENTS)
     if taken is None:
         assert compiled.events == 0
         return

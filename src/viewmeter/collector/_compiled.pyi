@@ -1,6 +1,5 @@
 """The types of the compiled decoder (compiled/*.c)."""
 
-from collections.abc import Mapping
 from typing import Any, final
 
 import numpy as np
@@ -10,30 +9,25 @@ BOUNDS: tuple[Any, ...]
 
 @final
 class Rows:
-    """Events as columns that grow. words: five dicts, word to code. lists: code to word. texts: notes of errors."""
+    """Events as columns that grow.
 
-    def __new__(cls, words: tuple[dict[Any, int], ...], lists: tuple[list[str], ...], texts: list[Any], /) -> Rows: ...
+    words: five dicts, word to code. lists: code to word. tenants, senders: to their codes. texts: notes of errors.
+    """
+
+    def __new__(
+        cls,
+        words: tuple[dict[Any, int], ...],
+        lists: tuple[list[str], ...],
+        tenants: dict[str, int],
+        senders: dict[Any, int],
+        texts: list[Any],
+        /,
+    ) -> Rows: ...
     @property
     def events(self) -> int: ...
     def take(
-        self,
-        body: bytes,
-        most: int,
-        oldest: int,
-        newest: int,
-        shift_ms: int,
-        own: str | None,
-        channels: tuple[str, ...] | None,
-        views: Mapping[str, int],
-        viewers: Mapping[str, int],
-        sender: Any,
-        tenant_id: str,
-        anonymous: bool,
-        tenant: int,
-        sender_code: int,
-        received_at: int,
-        /,
-    ) -> tuple[int, int] | None: ...
+        self, body: bytes, terms: tuple[Any, ...], sent_at: str | None, received_at: int, most: int, /
+    ) -> tuple[int, int, bool] | None: ...
     def extend(
         self,
         numbers: npt.NDArray[np.float64],

@@ -15,23 +15,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
 
-import msgspec
 import structlog
 
 from viewmeter.collector import answers, metrics
 from viewmeter.collector.answers import Answer, Headers, ProblemError
 from viewmeter.collector.bodies import BREAKS, Bodies
-from viewmeter.collector.columns import Beacon
+from viewmeter.collector.columns import Beacon, Terms
 from viewmeter.collector.commit import GroupCommit, OverloadedError
 from viewmeter.collector.deadletters import DeadLetterWriter
 from viewmeter.collector.dialects import MAX_EVENTS, Dialect, Rejection, UndecodableError
-from viewmeter.collector.intake import posted, take, unfollowed
+from viewmeter.collector.intake import take, terms_of, unfollowed
 from viewmeter.collector.places import Places
 from viewmeter.collector.rates import Buckets
 from viewmeter.collector.recent import Recent
 from viewmeter.collector.rejected import RejectedEvents
 from viewmeter.collector.request import Admitted, Door
-from viewmeter.collector.senders import Senders
+from viewmeter.collector.senders import Sender, Senders
 from viewmeter.collector.settings import CollectorSettings
 from viewmeter.collector.viewers import DailySalt, TenantHashes
 from viewmeter.collector.wire import RequestHeaders, Scope, Wire
@@ -48,24 +47,24 @@ _MAX_PLAYER_CHARS: Final = 64
 _TENANTS_REMEMBERED: Final = 1_000
 
 
+_current_task = cast("Callable[[asyncio.AbstractEventLoop | None], asyncio.Task[Any]]", asyncio.current_task)
+
+
 class _Route(NamedTuple):
     dialect: str
     content_types: frozenset[str]
+    native: bool
 
 
 _ROUTES: Final = {
-    PREFIX + "beacon": _Route("native", frozenset({"application/json", "text/plain"})),
-    PREFIX + "cmcd": _Route("cmcd", frozenset({"application/cmcd", "text/cmcd", "text/plain"})),
+    PREFIX + "beacon": _Route("native", frozenset({"application/json", "text/plain"}), native=True),
+    PREFIX + "cmcd": _Route("cmcd", frozenset({"application/cmcd", "text/cmcd", "text/plain"}), native=False),
 }
 
 
-class _Accepted(msgspec.Struct, gc=False):
-    """What became of a body. `durable` is done when its events are in the log; None: there are none."""
-
-    durable: asyncio.Future[None] | None
-    events: int
-    rejected: Sequence[Rejection]
-    received_at: int
+_Accepted = tuple[asyncio.Future[None] | None, int, Sequence[Rejection], int]
+"""What became of a body: a future that is done when its events are in the log (None: there are none), how many they
+are, what was rejected, and when it was received."""
 
 
 class CollectorApp:
@@ -141,20 +140,22 @@ class CollectorApp:
     async def __rsgi__(self, scope: Scope, wire: Wire) -> None:
         """Answer one request.
 
-        Neither the body nor its events have a name in here: what waits for the disk must not keep them alive. (When it
-        did, each beacon found its memory cold, and cost 30 µs more.)
+        Neither the body nor its events have a name in here, and the headers lose theirs: what waits for the disk must
+        not keep them alive. (When it did, each beacon found its memory cold, and cost 30 µs more.)
         """
         self._in_flight += 1
         admitted: Admitted | None = None
+        answer: Answer | None
         try:
             try:
-                headers = scope.headers  # a copy each time
+                headers: RequestHeaders | None = scope.headers  # a copy each time
                 route = _ROUTES.get(scope.path)
-                if route is None or scope.method != "POST":
+                if headers is None or route is None or scope.method != "POST":
                     raise ProblemError(self._not_taken(scope, route))
                 admitted, sent_at = self._door.admit(scope, headers, route.content_types)
+                wants_counts = headers.get("prefer") is not None and _wants_counts(headers)
                 # Without the loop, Python 3.11 asks the kernel for the process id: 2 µs.
-                task = cast("asyncio.Task[Any]", asyncio.current_task(self._loop))
+                task = _current_task(self._loop)
                 self._reading[task] = self._ticks  # `_tick` cuts senders off that take too long
                 try:
                     accepted = self._accept(
@@ -164,14 +165,23 @@ class CollectorApp:
                     raise ProblemError(self._bodies.broken(error, admitted.headers)) from None
                 finally:
                     del self._reading[task]
-                if accepted.rejected:
+                headers = None
+                durable, events, rejected, _ = accepted
+                if rejected:
                     await self._keep_rejected(route, admitted, accepted)
-                if accepted.durable is not None:
-                    await accepted.durable
-                answer = self._taken(route, accepted, headers, admitted.headers)
+                if durable is None:
+                    answer = self._nothing_accepted(route, rejected, admitted.headers)
+                else:
+                    await durable
+                    self._tally.accepted += events
+                    answer = answers.counts(events, rejected, admitted.headers) if wants_counts else None
             except Exception as error:  # noqa: BLE001  each has its answer
                 answer = self._refused(error, admitted)
-            self._write(wire, answer, admitted)
+            if answer is not None:
+                self._write(wire, answer, admitted)
+            elif admitted is not None:  # as it is then
+                self._tally.no_content += 1
+                wire.response_empty(204, admitted.no_content)
         finally:
             self._in_flight -= 1
             if self._in_flight == 0 and self._idle is not None:
@@ -192,15 +202,6 @@ class CollectorApp:
             return self._door.preflight(scope)
         detail = f"{method[:20]} is not supported; send beacons with POST"
         return answers.refusal("method_not_allowed", detail, answers.ANY_ORIGIN)
-
-    def _taken(self, route: _Route, accepted: _Accepted, request: RequestHeaders, headers: Headers) -> Answer:
-        """Return the answer to a beacon that was understood, and is durable."""
-        if accepted.durable is None:
-            return self._nothing_accepted(route, accepted.rejected, headers)
-        self._tally.accepted += accepted.events
-        if _wants_counts(request):
-            return answers.counts(accepted.events, accepted.rejected, headers)
-        return answers.no_content(headers)
 
     def _refused(self, error: Exception, admitted: Admitted | None) -> Answer:
         """Return the answer to what went wrong."""
@@ -235,20 +236,21 @@ class CollectorApp:
         received_at = self._clock()
         if self._closed:
             raise ProblemError(self._later("shutting_down", admitted.headers))
-        hashes = admitted.hashes
-        if hashes is None:
-            hashes = admitted.hashes = self._hashes_of(admitted.key)
         sender = self._senders.of(admitted, received_at)
         commit = cast("GroupCommit", self._commit)
-        key, query = admitted.key, admitted.query
-        if route.dialect == "native":
+        if route.native:
             # A body that is plain and wholly valid goes to the disk undecoded.
-            post = posted(hashes, sender, received_at, key.channels, sent_at, self._settings)
-            plain = commit.take(body, post)
+            terms = admitted.terms
+            if terms is None or terms.sender is not sender:
+                terms = self._terms_of(admitted, sender)
+            plain = commit.take(body, terms, sent_at, received_at)
             if plain is not None:
-                self._tally.ignored_fields += plain[2]
-                self._tally.clock_corrected += post.shift_ms != 0
-                return _Accepted(plain[0], plain[1], (), received_at)
+                durable, (count, ignored, corrected) = plain
+                if ignored or corrected:
+                    self._tally.ignored_fields += ignored
+                    self._tally.clock_corrected += corrected
+                return durable, count, (), received_at
+        key, query, hashes = admitted.key, admitted.query, self._hashes_of(admitted.key)
         channel = key.channels[0] if key.channels is not None and len(key.channels) == 1 else query.get("channel_id")
         player = _player_name(query["player"]) if "player" in query else None
         decoded = self._dialects[route.dialect](body, channel_id=channel, player=player)
@@ -257,18 +259,18 @@ class CollectorApp:
             self._tally.quirks.update(decoded.quirks)
         taken = take(decoded, key.channels, sent_at, received_at, self._settings)
         if not taken.events:
-            return _Accepted(None, 0, taken.rejected, received_at)
+            return None, 0, taken.rejected, received_at
         self._tally.clock_corrected += taken.shift_ms != 0
         events = unfollowed(taken.events) if admitted.anonymous else taken.events
         beacon = Beacon(hashes, sender, received_at, taken.shift_ms, events)
         durable = commit.submit(beacon)
-        return _Accepted(durable, beacon.events, taken.rejected, received_at)
+        return durable, beacon.events, taken.rejected, received_at
 
     @staticmethod
     def _nothing_accepted(route: _Route, rejected: Sequence[Rejection], headers: Headers) -> Answer:
         if rejected:
             return answers.invalid_events(rejected, headers)
-        if route.dialect == "native":
+        if route.native:
             return answers.refusal("empty_beacon", "", headers)
         return answers.no_content(headers)  # a CMCD body may hold nothing that is an event
 
@@ -276,10 +278,17 @@ class CollectorApp:
         return answers.refusal(code, "", headers, retry_after_s=self._settings.retry_after_s)
 
     async def _keep_rejected(self, route: _Route, admitted: Admitted, accepted: _Accepted) -> None:
-        for rejection in accepted.rejected:
+        _, _, rejected, received_at = accepted
+        for rejection in rejected:
             self._tally.rejected[rejection.code] += 1
         player = _player_name(admitted.query.get("player", ""))
-        await self._rejected.keep(route.dialect, admitted, accepted.rejected, accepted.received_at, player)
+        await self._rejected.keep(route.dialect, admitted, rejected, received_at, player)
+
+    def _terms_of(self, admitted: Admitted, sender: Sender) -> Terms:
+        """Return what holds for all bodies of a sender, and keep it with what is remembered of it."""
+        channels = admitted.key.channels
+        admitted.terms = terms_of(self._hashes_of(admitted.key), sender, channels, self._settings)
+        return admitted.terms
 
     def _hashes_of(self, key: Key) -> TenantHashes:
         return self._hashes[(key.tenant.id, key.tenant.viewer_secret)]
@@ -317,8 +326,6 @@ def _player_name(text: str) -> str | None:
 
 
 def _wants_counts(headers: RequestHeaders) -> bool:
-    if headers.get("prefer") is None:
-        return False
     preferences = ",".join(headers.get_all("prefer")).lower()
     return "return=representation" in preferences.replace(" ", "").replace('"', "")
 

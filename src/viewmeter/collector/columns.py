@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import functools
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, groupby
 from operator import itemgetter
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -26,6 +26,11 @@ from viewmeter.collector.rows import RUN_WORDS, WHOLE, CompiledRows, PlainRows, 
 from viewmeter.collector.senders import Sender
 from viewmeter.collector.viewers import TenantHashes
 from viewmeter.model.events import EVENT_SCHEMA, TYPE_CODES, UNKNOWN, Fatality, WireEvent
+
+Take = Callable[[bytes, "Terms", str | None, int, int], tuple[int, int, bool] | None]
+"""take(body, terms, sent_at, received_at, most) adds the events of a body. It returns how many, how many fields were
+ignored, and whether the sender's clock was corrected. None: the body is not plain, or has more than `most` events;
+decode it and `add` it. Nothing was added then."""
 
 Fields = tuple[tuple[Any, ...], ...]
 """A beacon's events, transposed: a tuple per field of `WireEvent`, in its order."""
@@ -69,19 +74,23 @@ class Beacon(msgspec.Struct, gc=False):
         return len(self.fields[TS])
 
 
-class Post(msgspec.Struct, gc=False):
-    """What is known of a POST before its body is read.
+class Terms(NamedTuple):
+    """What holds for all bodies of a sender, as the compiled decoder wants it.
 
-    oldest, newest: between which `ts` is in time, by the sender's clock. channels: those of the key; None = all.
+    own: the channel of events that name none, or None. channels: those of the key; None = all. tolerance_ms: by how
+    much the clocks may differ. max_age_ms, max_ahead_ms: how far from the receipt `ts` may be.
     """
 
-    hashes: TenantHashes
-    sender: Sender
-    received_at: int
-    shift_ms: int
-    oldest: int
-    newest: int
+    own: str | None
     channels: tuple[str, ...] | None
+    views: Mapping[str, int]
+    viewers: Mapping[str, int]
+    sender: Sender
+    tenant_id: str
+    anonymous: bool
+    tolerance_ms: int
+    max_age_ms: int
+    max_ahead_ms: int
 
 
 class _Words(dict[str, int]):
@@ -112,7 +121,8 @@ class Columns:
         self._texts: list[tuple[int, str, str]] = []  # error_code and error_message, where there is any
         self._compiled = None
         if compiled and CompiledRows is not None:
-            self._compiled = CompiledRows(self._run_words, tuple(words.words for words in self._run_words), self._texts)
+            lists = tuple(words.words for words in self._run_words)
+            self._compiled = CompiledRows(self._run_words, lists, self._tenants, self._senders, self._texts)
         self.rows: Rows = self._compiled if self._compiled is not None else PlainRows()
 
     @property
@@ -120,32 +130,10 @@ class Columns:
         """How many there are."""
         return self.rows.events
 
-    def take(self, body: bytes, post: Post, most: int) -> tuple[int, int] | None:
-        """Add the events of a body of the native dialect; return how many, and how many fields were ignored.
-
-        None: the body is not plain, or has more than `most` events; decode it and `add` it. Nothing was added then.
-        """
-        if self._compiled is None:
-            return None
-        hashes, sender, received_at, shift_ms, oldest, newest, channels = msgspec.structs.astuple(post)
-        own = channels[0] if channels is not None and len(channels) == 1 else None
-        return self._compiled.take(
-            body,
-            most,
-            oldest,
-            newest,
-            shift_ms,
-            own,
-            channels,
-            hashes.views,
-            hashes.viewers,
-            sender,
-            hashes.id,
-            sender.anonymous,
-            self._tenants[hashes.id],
-            self._senders.setdefault(sender, len(self._senders)),
-            received_at,
-        )
+    @property
+    def take(self) -> Take | None:
+        """What adds the events of a body of the native dialect. None: nothing does; decode each body and `add` it."""
+        return None if self._compiled is None else self._compiled.take
 
     def add(self, beacon: Beacon) -> None:
         """Take a beacon of at least one event apart. Raises what is wrong with it, and is then unchanged."""

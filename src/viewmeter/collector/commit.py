@@ -18,7 +18,7 @@ from typing import Final
 import structlog
 
 from viewmeter.collector import metrics
-from viewmeter.collector.columns import Beacon, Columns, Post
+from viewmeter.collector.columns import Beacon, Columns, Terms
 from viewmeter.collector.settings import CollectorSettings
 from viewmeter.eventlog.protocol import LogUnavailableError, LogWriter
 
@@ -39,10 +39,12 @@ class Group:
     not be cancelled: that would cancel the waiting of all. The collector cancels senders only while it reads.
     """
 
-    __slots__ = ("columns", "done")
+    __slots__ = ("columns", "done", "events", "take")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, compiled: bool) -> None:
         self.columns = Columns(compiled=compiled)
+        self.take = self.columns.take
+        self.events = 0
         self.done: asyncio.Future[None] = loop.create_future()
 
 
@@ -54,6 +56,8 @@ class GroupCommit:
         self._settings = settings
         self._loop = loop
         self._thread = ThreadPoolExecutor(1, "log-append")
+        self._max_pending = settings.max_pending_events
+        self._max_batch = settings.max_batch_events
         self._waiting: list[Group] = []
         self._next = self._new_group()
         self._writing: Group | None = None
@@ -61,20 +65,26 @@ class GroupCommit:
         self._last_events = 0
         self.pending_events = 0
 
-    def take(self, body: bytes, post: Post) -> tuple[asyncio.Future[None], int, int] | None:
-        """Add a plain body of the native dialect; return the future of `submit`, its events, and the ignored fields.
+    def take(
+        self, body: bytes, terms: Terms, sent_at: str | None, received_at: int
+    ) -> tuple[asyncio.Future[None], tuple[int, int, bool]] | None:
+        """Add a plain body of the native dialect; return the future of `submit`, and what `Columns.take` says of it.
 
         None: the body is for the dialect to decode. Raises as `submit` does.
         """
-        room = self._settings.max_pending_events - self.pending_events
+        room = self._max_pending - self.pending_events
         if room <= 0:
             raise OverloadedError
-        group = self._filling()
-        taken = group.columns.take(body, post, room)
+        group = self._next
+        if group.events >= self._max_batch:
+            group = self._next = self._new_group()
+        if group.take is None:
+            return None
+        taken = group.take(body, terms, sent_at, received_at, room)
         if taken is None:
             return None
         self._added(group, taken[0])
-        return group.done, *taken
+        return group.done, taken
 
     def submit(self, beacon: Beacon) -> asyncio.Future[None]:
         """Add a beacon; the future is done when it is durable, and raises `LogUnavailableError` when it cannot be.
@@ -82,26 +92,22 @@ class GroupCommit:
         Raises what is wrong with a beacon that cannot be written as columns; its neighbours do not notice.
         """
         count = beacon.events
-        if self.pending_events + count > self._settings.max_pending_events:
+        if self.pending_events + count > self._max_pending:
             raise OverloadedError
-        group = self._filling()
+        group = self._next
+        if group.events >= self._max_batch:
+            group = self._next = self._new_group()
         group.columns.add(beacon)
         self._added(group, count)
         return group.done
-
-    def _filling(self) -> Group:
-        """Return the group that takes the next beacon. It may be empty, and is then not scheduled."""
-        group = self._next
-        if group.columns.events >= self._settings.max_batch_events:
-            group = self._next = self._new_group()
-        return group
 
     def _new_group(self) -> Group:
         return Group(self._loop, compiled=self._settings.compiled_decoder)
 
     def _added(self, group: Group, count: int) -> None:
-        if group.columns.events == count:  # its first beacon
+        if not group.events:
             self._waiting.append(group)
+        group.events += count
         self.pending_events += count
         if self._writing is None and not self._scheduled:
             self._schedule()
@@ -125,7 +131,7 @@ class GroupCommit:
         group = self._waiting.pop(0)
         if group is self._next:
             self._next = self._new_group()
-        self._last_events = group.columns.events
+        self._last_events = group.events
         self._writing = group
         batch = group.columns.batch()
         started = time.perf_counter()
@@ -139,8 +145,8 @@ class GroupCommit:
 
     def _finish(self, group: Group, error: BaseException | None) -> None:
         self._writing = None
-        self.pending_events -= group.columns.events
-        metrics.COMMIT_EVENTS.observe(group.columns.events)
+        self.pending_events -= group.events
+        metrics.COMMIT_EVENTS.observe(group.events)
         metrics.PENDING_EVENTS.set(self.pending_events)
         if group.done.cancelled():  # the loop is being torn down
             return

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from viewmeter.collector.columns import CHANNEL, TS, Fields, Post, transposed
+from viewmeter.collector.columns import CHANNEL, TS, Fields, Terms, transposed
 from viewmeter.collector.dialects import MAX_TS_MS, Decoded, Rejection
 from viewmeter.collector.senders import Sender
 from viewmeter.collector.settings import CollectorSettings
@@ -55,17 +55,22 @@ def in_time(sent_at: str | None, received_at: int, settings: CollectorSettings) 
     return shift, received_at - settings.max_age_ms - shift, received_at + settings.max_ahead_ms - shift
 
 
-def posted(
-    hashes: TenantHashes,
-    sender: Sender,
-    received_at: int,
-    channels: tuple[str, ...] | None,
-    sent_at: str | None,
-    settings: CollectorSettings,
-) -> Post:
-    """Return what is known of a POST before its body is read. `channels`: those of the key, None = all."""
-    shift, oldest, newest = in_time(sent_at, received_at, settings)
-    return Post(hashes, sender, received_at, shift, oldest, newest, channels)
+def terms_of(
+    hashes: TenantHashes, sender: Sender, channels: tuple[str, ...] | None, settings: CollectorSettings
+) -> Terms:
+    """Return what holds for all bodies of a sender. `channels`: those of the key, None = all."""
+    return Terms(
+        own=channels[0] if channels is not None and len(channels) == 1 else None,
+        channels=channels,
+        views=hashes.views,
+        viewers=hashes.viewers,
+        sender=sender,
+        tenant_id=hashes.id,
+        anonymous=sender.anonymous,
+        tolerance_ms=settings.skew_tolerance_ms,
+        max_age_ms=settings.max_age_ms,
+        max_ahead_ms=settings.max_ahead_ms,
+    )
 
 
 def take(

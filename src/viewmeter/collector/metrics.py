@@ -60,12 +60,15 @@ class Tally:
         self.refused: Count[str] = Count()
         self.rejected: Count[str] = Count()
         self.quirks: Count[str] = Count()
+        self.no_content = 0  # the answer 204, which is the one that must cost nothing
         self.accepted = 0
         self.ignored_fields = 0
         self.clock_corrected = 0
 
     def flush(self) -> None:
         """Hand the numbers over to Prometheus."""
+        if self.no_content:
+            self.statuses[204] += self.no_content
         for status, count in self.statuses.items():
             BEACONS.labels(str(status)).inc(count)
         for code, count in self.refused.items():

@@ -68,10 +68,13 @@ class ClientAddress:
 
 def bare(peer: str) -> str:
     """Return an address without its port: `1.2.3.4:5` and `[::1]:5` and both without a port."""
+    address = peer.rpartition(":")[0]
+    if address and ":" not in address and address[0] != "[":
+        return address
     if peer.startswith("["):
         peer = peer[1:].partition("]")[0]
-    elif peer.count(":") == 1:
-        return peer.partition(":")[0]
+    elif peer.count(":") == 1:  # nothing stands in front of it
+        return ""
     if ":" in peer and peer[:7].lower() == "::ffff:" and "." in peer:
         return peer[7:]
     return peer

@@ -16,12 +16,12 @@ from urllib.parse import parse_qsl
 from viewmeter.collector import answers
 from viewmeter.collector.agents import NO_HINTS, Hints, hints_of
 from viewmeter.collector.answers import Headers, ProblemError
-from viewmeter.collector.proxies import ClientAddress
+from viewmeter.collector.columns import Terms
+from viewmeter.collector.proxies import ClientAddress, bare
 from viewmeter.collector.rates import Buckets, RateLimit, network
 from viewmeter.collector.recent import Recent
 from viewmeter.collector.senders import Sender
 from viewmeter.collector.settings import CollectorSettings
-from viewmeter.collector.viewers import TenantHashes
 from viewmeter.collector.wire import RequestHeaders, Scope
 from viewmeter.metadata.keys import Key, KeyDirectory, KeysUnavailableError, why_unknown
 
@@ -37,21 +37,22 @@ _LIMITED: Final = {
 class Admitted:
     """A sender that may send; one object for all its beacons, while it is remembered.
 
-    query: without `t`. headers: they go on every answer. anonymous: it asked not to be followed. hashes, sender,
-    period: what was found of it by those who need it (`Senders.of`).
+    query: without `t`. headers: they go on every answer; no_content: on a 204. anonymous: it asked not to be followed.
+    terms, sender, period: what was found of it by those who need it (`Senders.of`).
     """
 
     __slots__ = (
         "address",
         "anonymous",
-        "hashes",
         "headers",
         "hints",
         "key",
         "key_text",
+        "no_content",
         "period",
         "query",
         "sender",
+        "terms",
         "user_agent",
     )
 
@@ -74,7 +75,8 @@ class Admitted:
         self.headers = headers
         self.hints = hints
         self.anonymous = anonymous
-        self.hashes: TenantHashes | None = None
+        self.no_content = answers.no_content(headers).headers
+        self.terms: Terms | None = None
         self.sender: Sender | None = None
         self.period: object = None
 
@@ -121,8 +123,10 @@ class Door:
         if self._is_full():
             raise ProblemError(answers.refusal("overloaded", "", answers.ANY_ORIGIN, retry_after_s=self._retry_after_s))
         now_s = self._monotonic_s()
-        forwarded = headers.get_all("x-forwarded-for") if self._addresses.uses_forwarded else ()
-        address = self._addresses.of(scope.client, forwarded)
+        if self._addresses.uses_forwarded:
+            address = self._addresses.of(scope.client, headers.get_all("x-forwarded-for"))
+        else:
+            address = bare(scope.client)
         wait_s = self._of_address.take(address, now_s)
         if wait_s:
             raise ProblemError(self._too_fast("address", self._of_address, wait_s, answers.ANY_ORIGIN))
@@ -135,7 +139,7 @@ class Door:
             get("user-agent"),
             get("content-type"),
             get("origin"),
-            _authorization(headers),
+            _authorization(headers) if "authorization" in headers else None,
             hints_of(headers),
             (self._gpc and get("sec-gpc") == "1") or (self._dnt and get("dnt") == "1"),
         )
@@ -229,10 +233,8 @@ class Door:
         return answers.refusal("rate_limited", detail, headers, retry_after_s=seconds)
 
 
-def _authorization(headers: RequestHeaders) -> str | None:
-    """Return the header, or None where there is none. Raises `ProblemError` where it cannot be read."""
-    if "authorization" not in headers:
-        return None
+def _authorization(headers: RequestHeaders) -> str:
+    """Return the header, which is there. Raises `ProblemError` where it cannot be read."""
     authorization: str | None = headers.get("authorization")
     if authorization is None:
         raise ProblemError(answers.refusal("invalid_key", why_unknown("…"), answers.ANY_ORIGIN))
@@ -259,10 +261,19 @@ def media_type(content_type: str) -> str:
 
 
 def apart_from_time(text: str) -> tuple[str, str | None]:
-    """Return the query and the last `t` of it, without which it is the same in all beacons where `t` comes last."""
+    """Return the query without its last `t`, the same in all beacons of a player, and that `t`.
+
+    Where `t` is not written plainly it stays in the query.
+    """
     rest, mark, sent_at = text[:_MAX_QUERY_CHARS].rpartition("&t=")
     if mark and sent_at.isdecimal():
         return rest, sent_at
+    if not mark and sent_at.startswith("t="):
+        mark, sent_at = "t=", sent_at[2:]
+    if mark:  # other parameters follow it, of which one may be `t` in other letters (%74)
+        sent_at, _, others = sent_at.partition("&")
+        if sent_at.isdecimal() and "%" not in others:
+            return f"{rest}&{others}" if rest else others, sent_at
     return text, parse_query(text).get("t")
 
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from viewmeter.bench.ingest import bodies
 from viewmeter.collector.agents import Agent
-from viewmeter.collector.columns import Beacon, Columns
+from viewmeter.collector.columns import Beacon, Columns, Terms
 from viewmeter.collector.dialects import cmcd, native
-from viewmeter.collector.intake import posted, take, unfollowed
+from viewmeter.collector.intake import take, terms_of, unfollowed
 from viewmeter.collector.places import Place
 from viewmeter.collector.rows import BOUNDS, CompiledRows, PlainRows, decoder
 from viewmeter.collector.senders import Sender
@@ -50,25 +50,37 @@ def hashes() -> TenantHashes:
     return TenantHashes(Tenant("acme", "Acme", b"acme's secret"), 1000)
 
 
+def add(
+    columns: Columns,
+    body: bytes,
+    terms: Terms | None = None,
+    sent_at: str | None = None,
+    received_at: int = T0,
+    most: int = 500,
+) -> tuple[int, int, bool] | None:
+    assert columns.take is not None
+    return columns.take(body, terms or terms_of(hashes(), SENDER, None, SETTINGS), sent_at, received_at, most)
+
+
 def by_compiled(
     body: bytes, channels: tuple[str, ...] | None = None, sent_at: str | None = None, received_at: int = T0
-) -> tuple[pa.RecordBatch, int] | None:
+) -> tuple[pa.RecordBatch, int, bool] | None:
     columns = Columns()
-    taken = columns.take(body, posted(hashes(), SENDER, received_at, channels, sent_at, SETTINGS), 500)
+    taken = add(columns, body, terms_of(hashes(), SENDER, channels, SETTINGS), sent_at, received_at)
     assert (columns.events == 0) == (taken is None)
-    return None if taken is None else (columns.batch(), taken[1])
+    return None if taken is None else (columns.batch(), *taken[1:])
 
 
 def by_python(
     body: bytes, channels: tuple[str, ...] | None = None, sent_at: str | None = None, received_at: int = T0
-) -> tuple[pa.RecordBatch, int]:
+) -> tuple[pa.RecordBatch, int, bool]:
     """Raises what makes the body anything but wholly accepted."""
     decoded = native.decode(body)
     taken = take(decoded, channels, sent_at, received_at, SETTINGS)
     assert not taken.rejected, taken.rejected
     columns = Columns(compiled=False)
     columns.add(Beacon(hashes(), SENDER, received_at, taken.shift_ms, taken.events))
-    return columns.batch(), decoded.ignored_fields
+    return columns.batch(), decoded.ignored_fields, taken.shift_ms != 0
 
 
 def same(body: bytes, *how: Any) -> bool:
@@ -76,10 +88,10 @@ def same(body: bytes, *how: Any) -> bool:
     compiled = by_compiled(body, *how)
     if compiled is None:
         return False
-    batch, ignored = by_python(body, *how)
+    batch, *said = by_python(body, *how)
     assert compiled[0].schema.equals(batch.schema)
     assert compiled[0].to_pylist() == batch.to_pylist()
-    assert compiled[1] == ignored
+    assert list(compiled[1:]) == said
     compiled[0].validate(full=True)
     return True
 
@@ -239,12 +251,13 @@ def test_recordings_of_players_are_the_same_to_both_decoders(path: Path) -> None
 
 
 def test_a_sender_that_asked_not_to_be_followed_is_a_viewer_of_one_view() -> None:
-    post = posted(hashes(), Sender(Place("DE"), Agent(), b"", anonymous=True), T0, None, None, SETTINGS)
+    one = hashes()
+    alone = Sender(Place("DE"), Agent(), b"", anonymous=True)
     columns, decoded = Columns(), Columns(compiled=False)
     for body in bodies(1, T0, 3):
-        assert columns.take(body, post, 500)
+        assert add(columns, body, terms_of(one, alone, None, SETTINGS))
         fields = unfollowed(take(native.decode(body), None, None, T0, SETTINGS).events)
-        decoded.add(Beacon(post.hashes, post.sender, T0, 0, fields))
+        decoded.add(Beacon(one, alone, T0, 0, fields))
     assert columns.batch().to_pylist() == decoded.batch().to_pylist()
 
 
@@ -268,13 +281,13 @@ def test_bodies_and_decoded_events_share_a_group_in_the_order_of_arrival() -> No
         if n % 2:
             mixed.add(decoded)
         else:
-            assert mixed.take(body, posted(shared, SENDER, T0, None, None, SETTINGS), 500)
+            assert add(mixed, body, terms_of(shared, SENDER, None, SETTINGS))
     assert mixed.batch().to_pylist() == plain.batch().to_pylist()
 
 
 def test_more_events_than_there_is_room_for_are_left_to_python() -> None:
     columns = Columns()
-    assert columns.take(bodies(1, T0, 1)[0], posted(hashes(), SENDER, T0, None, None, SETTINGS), 9) is None
+    assert add(columns, bodies(1, T0, 1)[0], most=9) is None
 
 
 def test_a_hash_that_cannot_be_computed_leaves_nothing_behind() -> None:
@@ -286,25 +299,24 @@ def test_a_hash_that_cannot_be_computed_leaves_nothing_behind() -> None:
     broken.viewers = Broken()  # type: ignore[assignment]
     columns = Columns()
     with pytest.raises(OSError, match="no salt"):
-        columns.take(bodies(1, T0, 1)[0], posted(broken, SENDER, T0, None, None, SETTINGS), 500)
+        add(columns, bodies(1, T0, 1)[0], terms_of(broken, SENDER, None, SETTINGS))
     assert columns.events == 0
-    assert columns.take(bodies(1, T0, 1)[0], posted(hashes(), SENDER, T0, None, None, SETTINGS), 500) == (10, 0)
+    assert add(columns, bodies(1, T0, 1)[0]) == (10, 0, False)
 
 
 def test_a_hash_that_asks_for_the_same_store_again_is_refused() -> None:
     columns = Columns()
-    post = posted(hashes(), SENDER, T0, None, None, SETTINGS)
     body = bodies(1, T0, 1)[0]
     again: list[Any] = []
 
     class Curious(dict[str, int]):
         def __missing__(self, text: str) -> int:
-            again.append(columns.take(body, post, 500))
+            again.append(add(columns, body))
             return 7
 
     curious = hashes()
     curious.views = Curious()  # type: ignore[assignment]
-    assert columns.take(body, posted(curious, SENDER, T0, None, None, SETTINGS), 500) == (10, 0)
+    assert add(columns, body, terms_of(curious, SENDER, None, SETTINGS)) == (10, 0, False)
     assert again == [None]
 
 
@@ -317,4 +329,23 @@ def test_the_bounds_are_those_of_the_model() -> None:
 
 def test_a_setting_keeps_the_compiled_decoder_out() -> None:
     assert isinstance(Columns(compiled=False).rows, PlainRows)
-    assert Columns(compiled=False).take(b"[]", posted(hashes(), SENDER, T0, None, None, SETTINGS), 500) is None
+    assert Columns(compiled=False).take is None
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [((b"[]", ()), "take"), ((b"[]", (), None, T0, 500), "tuple"), ((bytearray(b"[]"), (), None, T0, 500), "take")],
+)
+def test_what_is_no_body_or_no_terms_is_refused(given: tuple[Any, ...], error: str) -> None:
+    columns = Columns()
+    assert columns.take is not None
+    with pytest.raises(TypeError, match=error):
+        columns.take(*given)
+
+
+@pytest.mark.parametrize(
+    "sent_at", ["1_764_000_000_000", " 1764000060000 ", "inf", "-1", "4102444800001", "1764000010000.5", "\ud800"]
+)
+def test_a_time_of_sending_is_read_as_python_reads_numbers(sent_at: str) -> None:
+    body = ("[{" + ",".join(f'"{n}":{v}' for n, v in REQUIRED.items()) + "}]").encode()
+    assert same(body, None, sent_at, T0 + 20_000)

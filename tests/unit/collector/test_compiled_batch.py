@@ -115,7 +115,7 @@ def test_a_store_whose_columns_are_gone_refuses_everything_but_its_size() -> Non
 )
 def test_what_does_not_fit_the_columns_is_refused(words: list[list[str]], bots: bytes, codes: bytes) -> None:
     assert CompiledRows is not None
-    rows = CompiledRows(({},) * len(RUN_WORDS), ([],) * len(RUN_WORDS), [])
+    rows = CompiledRows(({},) * len(RUN_WORDS), ([],) * len(RUN_WORDS), {}, {}, [])
     assert len(WORD_COLUMNS) == 13
     numbers = pa.array([0.0] * 10).to_numpy()
     rows.extend(numbers, b"\0", b"\0", b"\0", [(1, "v", 1, 1, 0, 0, 0, 0, 0)], 0, 0, 0, T0)

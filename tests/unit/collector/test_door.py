@@ -137,7 +137,12 @@ def test_a_media_type_is_of_its_address_so_another_address_asks_again() -> None:
     [
         ("key=pk_a&t=17", "key=pk_a", "17"),
         ("t=5&key=pk_a&t=17", "t=5&key=pk_a", "17"),
-        ("t=17&key=pk_a", "t=17&key=pk_a", "17"),
+        ("t=17&key=pk_a", "key=pk_a", "17"),
+        ("key=pk_a&t=17&player=x", "key=pk_a&player=x", "17"),
+        ("&t=17&key=pk_a", "key=pk_a", "17"),
+        ("t=17", "", "17"),
+        ("t=17&key=pk_a&%74=5", "t=17&key=pk_a&%74=5", "5"),
+        ("t=1.5&key=pk_a", "t=1.5&key=pk_a", "1.5"),
         ("key=pk_a", "key=pk_a", None),
         ("key=pk_a&t=1.5", "key=pk_a&t=1.5", "1.5"),
         ("key=pk_a&t=%31", "key=pk_a&t=%31", "1"),
@@ -145,7 +150,7 @@ def test_a_media_type_is_of_its_address_so_another_address_asks_again() -> None:
         ("", "", None),
     ],
 )
-def test_the_time_of_sending_is_kept_apart_where_it_comes_last(text: str, rest: str, sent_at: str | None) -> None:
+def test_the_time_of_sending_is_kept_apart_wherever_it_is_plain(text: str, rest: str, sent_at: str | None) -> None:
     assert apart_from_time(text) == (rest, sent_at)
 
 

@@ -156,19 +156,22 @@ static void Rows_dealloc(Rows *self) {
         Py_XDECREF(self->words[i]);
         Py_XDECREF(self->lists[i]);
     }
+    Py_XDECREF(self->tenants);
+    Py_XDECREF(self->senders);
     Py_XDECREF(self->texts);
     Py_TYPE(self)->tp_free((PyObject *)self);
 }
 
 static PyObject *Rows_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(named)) {
-    PyObject *words, *lists, *texts;
-    if (!PyArg_ParseTuple(args, "O!O!O!", &PyTuple_Type, &words, &PyTuple_Type, &lists, &PyList_Type, &texts))
+    PyObject *words, *lists, *tenants, *senders, *texts;
+    if (!PyArg_ParseTuple(args, "O!O!O!O!O!", &PyTuple_Type, &words, &PyTuple_Type, &lists, &PyDict_Type, &tenants,
+                          &PyDict_Type, &senders, &PyList_Type, &texts))
         return NULL;
     int good = PyTuple_GET_SIZE(words) == WORDS && PyTuple_GET_SIZE(lists) == WORDS;
     for (int i = 0; good && i < WORDS; i++)
         good = PyDict_Check(PyTuple_GET_ITEM(words, i)) && PyList_Check(PyTuple_GET_ITEM(lists, i));
     if (!good) {
-        PyErr_SetString(PyExc_TypeError, "Rows takes five dicts, five lists, and a list");
+        PyErr_SetString(PyExc_TypeError, "Rows takes five dicts, five lists, two dicts, and a list");
         return NULL;
     }
     Rows *self = (Rows *)type->tp_alloc(type, 0); /* all zero */
@@ -177,6 +180,8 @@ static PyObject *Rows_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSE
         self->words[i] = Py_NewRef(PyTuple_GET_ITEM(words, i));
         self->lists[i] = Py_NewRef(PyTuple_GET_ITEM(lists, i));
     }
+    self->tenants = Py_NewRef(tenants);
+    self->senders = Py_NewRef(senders);
     self->texts = Py_NewRef(texts);
     self->scanned = PyMem_Malloc(VM_MAX_EVENTS * sizeof *self->scanned);
     self->runs = PyMem_Malloc(VM_MAX_EVENTS * sizeof *self->runs);
@@ -193,7 +198,7 @@ static PyGetSetDef Rows_attributes[] = {
 };
 
 static PyMethodDef Rows_methods[] = {
-    {"take", (PyCFunction)vm_rows_take, METH_VARARGS, vm_take_doc},
+    {"take", (PyCFunction)(void (*)(void))vm_rows_take, METH_FASTCALL, vm_take_doc},
     {"extend", (PyCFunction)Rows_extend, METH_VARARGS, extend_doc},
     {"columns", (PyCFunction)Rows_columns, METH_NOARGS, columns_doc},
     {"batch", (PyCFunction)vm_rows_batch, METH_VARARGS, vm_batch_doc},
@@ -205,7 +210,7 @@ static PyTypeObject RowsType = {
     .tp_name = "viewmeter.collector._compiled.Rows",
     .tp_basicsize = sizeof(Rows),
     .tp_flags = Py_TPFLAGS_DEFAULT,
-    .tp_doc = "Events as columns that grow. Rows(word tables, their lists, texts): see columns.py.",
+    .tp_doc = "Events as columns that grow. Rows(word tables, their lists, tenants, senders, texts): see columns.py.",
     .tp_new = Rows_new,
     .tp_dealloc = (destructor)Rows_dealloc,
     .tp_methods = Rows_methods,

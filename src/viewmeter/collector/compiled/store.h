@@ -59,6 +59,8 @@ typedef struct {
     size_t views_size, views_room;
     PyObject *words[WORDS]; /* dict: word to code */
     PyObject *lists[WORDS]; /* list: code to word */
+    PyObject *tenants;      /* dict: tenant to code; it makes what is missing */
+    PyObject *senders;      /* dict: sender to code */
     PyObject *texts;        /* list of (place, error_code, error_message), of the few events that have any */
     vm_event *scanned;      /* VM_MAX_EVENTS of them, and as many runs */
     run_t *runs;
@@ -93,7 +95,7 @@ void vm_forget_runs(run_t *runs, Py_ssize_t count);
 
 /* The methods of `Rows` that take.c and batch.c have. */
 extern const char vm_take_doc[];
-PyObject *vm_rows_take(Rows *self, PyObject *args);
+PyObject *vm_rows_take(Rows *self, PyObject *const *args, Py_ssize_t count);
 extern const char vm_batch_doc[];
 PyObject *vm_rows_batch(Rows *self, PyObject *args);
 

@@ -1,9 +1,12 @@
 /* `Rows.take`: a body that scan.c understands becomes columns.
  *
- * In: a body, and what is known of its POST. Out: the number of its events, or None: not plain, or not wholly valid (an
+ * In: a body, the terms of its sender, and when it was sent and received. Out: the number of its events, or None: not plain, or not wholly valid (an
  * event out of time, a channel that the key may not write to). Promised: all of a body is in the columns or nothing.
  */
 #include "store.h"
+
+#include <math.h>
+#include <stdlib.h>
 
 static const int head_of_word[WORDS] = {VM_CHANNEL, VM_VIDEO, VM_PLAYER, VM_CDN, VM_STREAM};
 
@@ -14,6 +17,9 @@ typedef struct {
     PyObject *sender, *tenant_id;
     int anonymous; /* a viewer is known by its view alone */
 } admission_t;
+
+/* `Terms` of columns.py. */
+enum { T_OWN, T_CHANNELS, T_VIEWS, T_VIEWERS, T_SENDER, T_TENANT, T_ANONYMOUS, T_TOLERANCE, T_AGE, T_AHEAD, TERMS };
 
 static PyObject *word_of(const vm_text *text) {
     return PyUnicode_DecodeUTF8((const char *)text->at, (Py_ssize_t)text->size, NULL);
@@ -150,14 +156,53 @@ static void write_scanned(Rows *self, Py_ssize_t events, int64_t shift_ms) {
     }
 }
 
-static Py_ssize_t take(Rows *self, const char *body, Py_ssize_t size, Py_ssize_t most, const beacon_t *beacon,
-                       const admission_t *key, int *ignored) {
-    Py_ssize_t events = vm_scan((const unsigned char *)body, (size_t)size, self->scanned, ignored);
+/* Set what to add to each `ts`, as `clock_shift` of intake.py has it. Returns -1 with an exception. */
+static int clock_shift(PyObject *sent_at, long long received_at, long long tolerance, int64_t *shift) {
+    *shift = 0;
+    if (sent_at == Py_None || (PyUnicode_Check(sent_at) && PyUnicode_GET_LENGTH(sent_at) == 0)) return 0;
+    PyObject *number = PyFloat_FromString(sent_at);
+    if (number == NULL) {
+        if (!PyErr_ExceptionMatches(PyExc_ValueError)) return -1;
+        PyErr_Clear();
+        return 0;
+    }
+    double sent = PyFloat_AS_DOUBLE(number);
+    Py_DECREF(number);
+    if (!(sent >= 0 && sent <= (double)VM_MAX_TS_MS)) return 0; /* nor where it is NaN */
+    int64_t found = received_at - llrint(sent);
+    if (llabs(found) > tolerance) *shift = found;
+    return 0;
+}
+
+/* Return the code of a sender in this group, a new one for a new sender; -1 with an exception. */
+static int32_t sender_code(Rows *self, PyObject *sender) {
+    PyObject *known = PyDict_GetItemWithError(self->senders, sender);
+    if (known != NULL) return (int32_t)PyLong_AsLong(known);
+    if (PyErr_Occurred()) return -1;
+    Py_ssize_t next = PyDict_GET_SIZE(self->senders);
+    PyObject *number = PyLong_FromSsize_t(next);
+    int failed = number == NULL || PyDict_SetItem(self->senders, sender, number) < 0;
+    Py_XDECREF(number);
+    return failed ? -1 : (int32_t)next;
+}
+
+static int codes_of(Rows *self, const admission_t *key, beacon_t *beacon) {
+    int64_t tenant;
+    if (hash_of(self->tenants, key->tenant_id, &tenant) < 0) return -1;
+    beacon->tenant = (int32_t)tenant;
+    beacon->sender = sender_code(self, key->sender);
+    return beacon->sender < 0 ? -1 : 0;
+}
+
+static Py_ssize_t take(Rows *self, PyObject *body, Py_ssize_t most, beacon_t *beacon, const admission_t *key,
+                       int *ignored) {
+    const unsigned char *bytes_of_body = (const unsigned char *)PyBytes_AS_STRING(body);
+    Py_ssize_t events = vm_scan(bytes_of_body, (size_t)PyBytes_GET_SIZE(body), self->scanned, ignored);
     if (events == 0 || events > most) return 0;
     Py_ssize_t runs = find_runs(self, events, key);
     if (runs <= 0) return runs;
     Py_ssize_t noted = PyList_GET_SIZE(self->texts);
-    Py_ssize_t bytes = vm_views_bytes(self->runs, runs);
+    Py_ssize_t bytes = codes_of(self, key, beacon) < 0 ? -1 : vm_views_bytes(self->runs, runs);
     /* `vm_reserve` comes last: behind it no other code can run that might change the columns. */
     if (bytes < 0 || note_texts(self, events) < 0 || vm_reserve(self, events, (size_t)bytes) < 0) {
         unnote(self, noted);
@@ -171,37 +216,63 @@ static Py_ssize_t take(Rows *self, const char *body, Py_ssize_t size, Py_ssize_t
     return events;
 }
 
-const char vm_take_doc[] = PyDoc_STR(
-    "take(body, most, oldest, newest, shift_ms, own, channels, views, viewers, sender, tenant_id, anonymous, tenant, "
-    "sender_code, received_at, /)\n--\n\n"
-    "Add the events of a body; return (events, ignored fields), or None where it is not plain.\n\n"
-    "None leaves nothing behind but words, and so does an exception. most: events it may have. oldest, newest: rounded "
-    "`ts` must lie between them, without them. own: the channel of events that name none, or None. channels: those "
-    "allowed, or None. views, viewers: text to hash. anonymous: a viewer is known by its view alone.");
+/* Read the terms of a sender. Returns -1 with an exception. */
+static int read_terms(PyObject *terms, PyObject *sent_at, beacon_t *beacon, admission_t *key) {
+    if (!PyTuple_Check(terms) || PyTuple_GET_SIZE(terms) != TERMS ||
+        !(PyTuple_GET_ITEM(terms, T_OWN) == Py_None || PyUnicode_Check(PyTuple_GET_ITEM(terms, T_OWN))))
+        return PyErr_SetString(PyExc_TypeError, "the terms are a tuple, and own in it is a channel or None"), -1;
+    PyObject *const *of = &PyTuple_GET_ITEM(terms, 0);
+    long long tolerance = PyLong_AsLongLong(of[T_TOLERANCE]);
+    long long age = PyLong_AsLongLong(of[T_AGE]), ahead = PyLong_AsLongLong(of[T_AHEAD]);
+    int anonymous = PyObject_IsTrue(of[T_ANONYMOUS]);
+    if (anonymous < 0 || PyErr_Occurred()) return -1;
+    if (clock_shift(sent_at, beacon->received_at, tolerance, &beacon->shift_ms) < 0) return -1;
+    *key = (admission_t){
+        .oldest = beacon->received_at - age - beacon->shift_ms,
+        .newest = beacon->received_at + ahead - beacon->shift_ms,
+        .own = of[T_OWN],
+        .channels = of[T_CHANNELS],
+        .views = of[T_VIEWS],
+        .viewers = of[T_VIEWERS],
+        .sender = of[T_SENDER],
+        .tenant_id = of[T_TENANT],
+        .anonymous = anonymous,
+    };
+    return 0;
+}
 
-PyObject *vm_rows_take(Rows *self, PyObject *args) {
-    admission_t key;
-    beacon_t beacon;
-    PyObject *body;
-    Py_ssize_t most;
-    long long shift_ms, received_at;
-    int ignored = 0;
-    if (!PyArg_ParseTuple(args, "SnLLLOOOOOUpiiL", &body, &most, &key.oldest, &key.newest, &shift_ms, &key.own,
-                          &key.channels, &key.views, &key.viewers, &key.sender, &key.tenant_id, &key.anonymous,
-                          &beacon.tenant, &beacon.sender, &received_at))
-        return NULL;
-    if (key.own != Py_None && !PyUnicode_Check(key.own)) {
-        PyErr_SetString(PyExc_TypeError, "own is a channel or None");
-        return NULL;
+static PyObject *counts(Py_ssize_t events, int ignored, int corrected) {
+    PyObject *made = PyTuple_New(3);
+    PyObject *numbers[] = {PyLong_FromSsize_t(events), PyLong_FromLong(ignored), PyBool_FromLong(corrected)};
+    for (int i = 0; i < 3; i++) {
+        if (numbers[i] == NULL) Py_CLEAR(made);
+        if (made != NULL) PyTuple_SET_ITEM(made, i, numbers[i]);
+        else Py_XDECREF(numbers[i]);
     }
+    return made;
+}
+
+const char vm_take_doc[] = PyDoc_STR(
+    "take(body, terms, sent_at, received_at, most, /)\n--\n\n"
+    "Add the events of a body; return (events, ignored fields, clock corrected), or None where it is not plain.\n\n"
+    "None leaves nothing behind but words and senders, and so does an exception. terms: `Terms` of columns.py. "
+    "sent_at: `t` as it was sent, or None. most: events it may have.");
+
+PyObject *vm_rows_take(Rows *self, PyObject *const *args, Py_ssize_t count) {
+    admission_t key;
+    beacon_t beacon = {.tenant = 0, .sender = 0};
+    int ignored = 0;
+    if (count != 5 || !PyBytes_Check(args[0]))
+        return PyErr_SetString(PyExc_TypeError, "take(body, terms, sent_at, received_at, most)"), NULL;
+    beacon.received_at = PyLong_AsLongLong(args[3]);
+    Py_ssize_t most = PyLong_AsSsize_t(args[4]);
+    if (PyErr_Occurred() || read_terms(args[1], args[2], &beacon, &key) < 0) return NULL;
     if (self->gone) return PyErr_SetString(PyExc_RuntimeError, "the columns are gone"), NULL;
     if (self->busy) Py_RETURN_NONE; /* a hash that is computed may run other code, even this again */
-    beacon.received_at = received_at;
-    beacon.shift_ms = shift_ms;
     self->busy = 1;
-    Py_ssize_t events = take(self, PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body), most, &beacon, &key, &ignored);
+    Py_ssize_t events = take(self, args[0], most, &beacon, &key, &ignored);
     self->busy = 0;
     if (events < 0) return NULL;
     if (events == 0) Py_RETURN_NONE;
-    return Py_BuildValue("(ni)", events, ignored);
+    return counts(events, ignored, beacon.shift_ms != 0);
 }
