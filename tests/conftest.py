@@ -1,4 +1,7 @@
-"""What a run found, as JSON: `VIEWMETER_TEST_FIGURES` names the file; one object a test, with what it recorded.
+"""The order of the files, and what a run found, as JSON.
+
+Order: random, but folders whose files take longest come first, so that no process of `-n` ends with a long file alone.
+Figures: `VIEWMETER_TEST_FIGURES` names the file; one object a test, with what it recorded.
 
 In: the reports of all tests, also of other processes (`-n`). Out: the file, written anew when the run is over. A test
 adds a figure with pytest's own `record_property`.
@@ -17,6 +20,16 @@ import pytest
 
 _FILE = os.environ.get("VIEWMETER_TEST_FIGURES", "")
 _tests: list[dict[str, Any]] = []
+_LONGEST_FIRST = ("e2e", "faults", "fuzz", "property", "scenario", "contract")
+
+
+@pytest.hookimpl(trylast=True)  # behind pytest-randomly, whose order within a folder stays
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        return _LONGEST_FIRST.index(folder) if folder in _LONGEST_FIRST else len(_LONGEST_FIRST)
+
+    items.sort(key=place)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
