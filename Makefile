@@ -79,9 +79,10 @@ fuzz: setup ## Give the decoders broken bodies for FUZZ_S seconds each, and each
 
 TRUTH_VIEWERS ?= 2000
 SEAM_VIEWS ?= 300
-proofs: setup ## Sketches at all sizes, TRUTH_VIEWERS simulated viewers over a bad network, SEAM_VIEWS late views; prints the docs' tables
+proofs: setup ## Sketches at all sizes and through the store, TRUTH_VIEWERS viewers over a bad network, SEAM_VIEWS late views
 	VIEWMETER_TEST_SKETCHES=all VIEWMETER_TEST_TRUTH_VIEWERS=$(TRUTH_VIEWERS) VIEWMETER_TEST_SEAM_VIEWS=$(SEAM_VIEWS) \
-		$(BIN)/pytest -q -s -n 0 tests/unit/model/test_sketch_error.py tests/e2e/test_truth_of_hours.py tests/e2e/test_seam.py $(ARGS)
+		$(BIN)/pytest -q -s -n 0 tests/unit/model/test_sketch_error.py tests/property/test_sketch_error_by_tiers.py \
+		tests/e2e/test_truth_of_hours.py tests/e2e/test_seam.py $(ARGS)
 
 clean: ## Remove what the targets above made (not your data folders)
 	rm -rf $(VENV) dashboard/node_modules src/viewmeter/web/static .mypy_cache .ruff_cache .pytest_cache \

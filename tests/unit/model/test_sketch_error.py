@@ -13,20 +13,19 @@ is a fifth of that, and 4 times the bound are more than 10 of its standard error
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from sketch_errors import RMS_MOST, SINGLE_MOST, Times, rank_error, startups, told, watch_times
 
 from viewmeter.model import sketches
 from viewmeter.model.catalogue.measures import HLL_RELATIVE_ERROR, KLL_RANK_ERROR
 
 ALL = os.environ.get("VIEWMETER_TEST_SKETCHES") == "all"
 SEEDS = 200
-RMS_MOST, SINGLE_MOST = 1.1, 4.0
 VIEWERS = (10, 1_000, 10_000, 100_000, 1_000_000) if ALL else (10, 1_000, 20_000)
 VALUES = (1_000, 100_000, 1_000_000) if ALL else (1_000, 10_000)
 PARTS, AT_ONCE = (720, 24) if ALL else (24, 6)
@@ -34,7 +33,6 @@ PARTS, AT_ONCE = (720, 24) if ALL else (24, 6)
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
 
 Hashes = npt.NDArray[np.int64]
-Times = npt.NDArray[np.float64]
 
 
 def hll(hashes: Hashes) -> bytes:
@@ -66,14 +64,6 @@ def thinned(hashes: Hashes, rng: np.random.Generator) -> bytes:
     return made
 
 
-def told(what: str, errors: list[float], stated: float) -> tuple[float, float]:
-    """Return (root mean square, largest) in stated errors, and print the line of the docs."""
-    rms = math.sqrt(sum(error * error for error in errors) / len(errors))
-    largest = max(abs(error) for error in errors)
-    print(f"| {what} | {len(errors)} | {rms:.4f} | {largest:.4f} | {rms / stated:.2f} | {largest / stated:.2f} |")
-    return rms / stated, largest / stated
-
-
 @pytest.mark.parametrize("way", [whole, many_parts, thinned])
 @pytest.mark.parametrize("count", VIEWERS)
 def test_unique_viewers_err_by_what_is_stated(count: int, way: Callable[[Hashes, np.random.Generator], bytes]) -> None:
@@ -100,26 +90,12 @@ def by_tiers(values: Times, rng: np.random.Generator) -> bytes | None:
     return sketches.merge_kll(day for day in days if day is not None)
 
 
-def startups(rng: np.random.Generator, count: int) -> Times:
-    """Startup times in whole ms, log-normal: many are equal."""
-    return np.round(rng.lognormal(math.log(900), 0.6, count))
-
-
-def watch_times(rng: np.random.Generator, count: int) -> Times:
-    """Watch times: a long tail, and one view of six that saw the whole film of 20 minutes."""
-    drawn = np.round(rng.lognormal(math.log(120_000), 1.2, count))
-    return np.where(rng.random(count) < 1 / 6, 1_200_000.0, drawn)
-
-
 def rank_errors(sketch: bytes | None, values: Times) -> Iterator[float]:
-    """Yield how far each quantile's value lies from the rank that was asked for; equal values share a span of ranks."""
     ordered = np.sort(values)
     for quantile in QUANTILES:
         value = sketches.kll_quantile(sketch, quantile)
         assert value is not None
-        below = float(np.searchsorted(ordered, value, "left")) / len(ordered)
-        upto = float(np.searchsorted(ordered, value, "right")) / len(ordered)
-        yield below - quantile if below > quantile else min(0.0, upto - quantile)
+        yield rank_error(value, quantile, ordered)
 
 
 @pytest.mark.parametrize("way", [at_once, by_tiers])
