@@ -14,10 +14,10 @@ them are gone.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import duckdb
 import msgspec
@@ -37,10 +37,12 @@ from viewmeter.olap.embedded_database import (
     Readers,
     StoreLockedError,
     first,
+    noticed,
     open_file,
     sync_names,
     transaction,
 )
+from viewmeter.olap.embedded_glance import Glance, MovedError, Moves
 from viewmeter.olap.embedded_migration import StoreVersionError, prepare
 from viewmeter.olap.embedded_settings import DuckDBSettings
 from viewmeter.olap.embedded_snapshot import CoverageCache, DuckDBSnapshot
@@ -58,7 +60,9 @@ from viewmeter.olap.protocol import (
 
 __all__ = ["DuckDBSettings", "DuckDBStore", "StoreLockedError", "StoreVersionError"]
 
+T = TypeVar("T")
 _CHANGES_MAX: Final = 100_000
+_SEEN_MAX: Final = 10_000
 
 log = structlog.get_logger(__name__)
 
@@ -79,10 +83,14 @@ class DuckDBStore:
             raise
         self._compactor = self._db.cursor()
         self._readers = Readers(self._db, self._settings)
-        self._batch = Batch(self._db.cursor(), self._settings, self._note_range, self._touched, self._writing)
+        self._moves = Moves()
+        self._batch = Batch(
+            self._db.cursor(), self._settings, self._note_range, self._touched, self._writing, self._moves
+        )
         self._coverages, self._limits = CoverageCache(), Limits()
         self._last = self._read_last()
         self._changes = _Changes()
+        self._seen: set[int] = set()  # hours that an append of this process was of
 
     # --- the speed layer -----------------------------------------------------------------------------------
 
@@ -95,9 +103,13 @@ class DuckDBStore:
                     f"commit {commit.number} is already in (the last one is {self._last.number}): "
                     "append each batch once, with rising numbers"
                 )
-            with transaction(self._db):
+            # The first rows of an hour change what is where.
+            is_new = not self._seen.issuperset(hours_of(checked))
+            with transaction(self._db, self._moves.moving if is_new else nullcontext):
                 hours = self._insert(checked, commit.number)
                 self._db.execute("INSERT INTO commits VALUES (?, ?, ?, ?)", _commit_row(commit))
+            if is_new:
+                self._seen = {*hours} if len(self._seen) > _SEEN_MAX else self._seen | {*hours}
             self._last = commit
             sync_names(self._path)
         self._changes.note(hours)
@@ -105,7 +117,7 @@ class DuckDBStore:
     def load(self, rows: Mapping[str, pa.Table]) -> None:
         """Add rows that come from no log, in one transaction; their hours stay open for ever."""
         checked = checked_speed(rows)
-        with self._writing, transaction(self._db):
+        with self._writing, transaction(self._db, self._moves.moving):
             hours = self._insert(checked, LOADED)
             closed = first(
                 self._db.execute(
@@ -228,12 +240,19 @@ class DuckDBStore:
     def snapshot(self) -> Iterator[Snapshot]:
         """Open one state. Raises TimeoutError when all readers are busy for too long."""
         with self._readers.one() as con, transaction(con):
-            yield DuckDBSnapshot(con, self._settings, self._coverages, self._limits)
+            yield DuckDBSnapshot(con, self._settings, self._coverages, self._limits, self._moves)
+
+    def read(self, work: Callable[[Snapshot], T], scans: int) -> T:
+        """Do some work on one state. One scan is done without a transaction, and again with one if something moved."""
+        if scans == 1:
+            with suppress(MovedError), self._readers.one() as con, noticed():
+                return work(Glance(con, self._settings, self._limits, self._moves))
+        with self.snapshot() as state:
+            return work(state)
 
     def scan(self, question: Scan) -> pa.Table:
         """Return merged measures: a snapshot of one scan."""
-        with self.snapshot() as state:
-            return state.scan(question)
+        return self.read(lambda state: state.scan(question), scans=1)
 
     def change_number(self, interval: Interval) -> int:
         """Return a number that rises whenever rows of the range change: an answer is fresh while it stands still."""

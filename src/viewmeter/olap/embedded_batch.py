@@ -26,6 +26,7 @@ from viewmeter.olap import embedded_zones as calendar
 from viewmeter.olap.embedded_checks import checked_batch, checked_hours, checked_viewers
 from viewmeter.olap.embedded_coarser import add_coarser, arriving, finer
 from viewmeter.olap.embedded_database import Connection, first, transaction
+from viewmeter.olap.embedded_glance import Moves
 from viewmeter.olap.embedded_settings import DuckDBSettings
 from viewmeter.olap.embedded_tables import appended, batch, merged
 from viewmeter.olap.protocol import (
@@ -56,15 +57,16 @@ class Batch:
         changed: Callable[[Interval], None],
         touched: Callable[[int], int],
         no_appends: AbstractContextManager[object],
+        moves: Moves,
     ) -> None:
         self._con, self._settings, self._changed = con, settings, changed
-        self._touched, self._no_appends = touched, no_appends
+        self._touched, self._no_appends, self._moves = touched, no_appends, moves
         self._lock = threading.RLock()
 
     @contextmanager
     def _changing(self) -> Iterator[Connection]:
         """One transaction of the batch side; coverage that was read before it is old behind it."""
-        with self._lock, transaction(self._con):
+        with self._lock, transaction(self._con, self._moves.moving):
             self._con.execute("UPDATE batch_state SET version = version + 1")
             yield self._con
 

@@ -14,8 +14,8 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -118,16 +118,26 @@ def _write_anew(db: Connection) -> None:
 
 
 @contextmanager
-def transaction(con: Connection) -> Iterator[None]:
-    """Commit at the end, or leave nothing. Raises `StoreBrokenError` when DuckDB has given itself up."""
-    try:
+def transaction(
+    con: Connection, committing: Callable[[], AbstractContextManager[None]] = nullcontext
+) -> Iterator[None]:
+    """Commit at the end, inside of `committing`, or leave nothing. Raises `StoreBrokenError`."""
+    with noticed():
         con.execute("BEGIN TRANSACTION")
         try:
             yield
         except BaseException:
             con.execute("ROLLBACK")
             raise
-        con.execute("COMMIT")
+        with committing():
+            con.execute("COMMIT")
+
+
+@contextmanager
+def noticed() -> Iterator[None]:
+    """Raise `StoreBrokenError` when DuckDB has given itself up."""
+    try:
+        yield
     except duckdb.FatalException as error:
         raise StoreBrokenError(f"the store must be opened again: {error}") from error
 

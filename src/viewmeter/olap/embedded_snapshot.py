@@ -23,6 +23,7 @@ from viewmeter.olap import embedded_viewers as people
 from viewmeter.olap import embedded_zones as calendar
 from viewmeter.olap.embedded_database import Connection, Limits, first
 from viewmeter.olap.embedded_expiry import reach
+from viewmeter.olap.embedded_glance import Moves
 from viewmeter.olap.embedded_scan import assemble, run
 from viewmeter.olap.embedded_settings import DuckDBSettings
 from viewmeter.olap.errors import ScanTooLargeError
@@ -56,8 +57,11 @@ class CoverageCache:
 class DuckDBSnapshot:
     """`Snapshot` on a connection whose transaction is open."""
 
-    def __init__(self, con: Connection, settings: DuckDBSettings, coverages: CoverageCache, limits: Limits) -> None:
+    def __init__(
+        self, con: Connection, settings: DuckDBSettings, coverages: CoverageCache, limits: Limits, moves: Moves
+    ) -> None:
         self._con, self._settings, self._coverages, self._limits = con, settings, coverages, limits
+        self._moves, self._number = moves, moves.number()
 
     def coverage(self, zone: str, tenant_id: str | None = None) -> Coverage:
         """Return what is where."""
@@ -69,7 +73,9 @@ class DuckDBSnapshot:
         if found is None:
             found = self._read_coverage(zone, tenant_id)
             self._coverages.put(key, found)
-        return _without_open_hours(found, zone, (hour for (hour,) in hours))
+        found = _without_open_hours(found, zone, (hour for (hour,) in hours))
+        self._moves.keep(self._number, zone, tenant_id, found)
+        return found
 
     def _read_coverage(self, zone: str, tenant_id: str | None) -> Coverage:
         con = self._con

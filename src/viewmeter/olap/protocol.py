@@ -8,16 +8,18 @@ here; Druid when scaled out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import pyarrow as pa
 
 from viewmeter.model.calendar import Period
 from viewmeter.model.time import Interval
+
+T = TypeVar("T")
 
 Table = Literal["speed", "minute", "hour", "day", "week", "month"]
 """Where rows live: those of the speed layer (by the minute), or the batch layer's of one tier."""
@@ -314,6 +316,10 @@ class BatchTables(Protocol):
 
     def snapshot(self) -> AbstractContextManager[Snapshot]:
         """Open one state for several questions. Keep it short: it holds one of a bounded number of readers."""
+        ...
+
+    def read(self, work: Callable[[Snapshot], T], scans: int) -> T:
+        """Return what `work` makes of one state. It asks so many scans of it, and may be called more than once."""
         ...
 
 

@@ -26,7 +26,7 @@ from viewmeter.model.calendar import zone_of
 from viewmeter.model.catalogue import METRICS
 from viewmeter.model.time import DAY_MS, HOUR_MS, MINUTE_MS, Interval, floor_to, rfc3339
 from viewmeter.olap.errors import ScanTooLargeError
-from viewmeter.olap.protocol import Filter, TimeSeriesStore, Visible
+from viewmeter.olap.protocol import Filter, Snapshot, TimeSeriesStore, Visible
 from viewmeter.query import content
 from viewmeter.query.answer import Answer, Rows
 from viewmeter.query.cache import Cache, TracksChanges
@@ -144,17 +144,22 @@ class Analytics:
     # --- computing -----------------------------------------------------------------------------------------
 
     def _compute(self, planned: Plan, zone: str, now_ms: int, watermark_ms: int | None) -> _Result:
+        with _told():
+            return self._store.read(
+                lambda state: self._of_state(planned, state, zone, now_ms, watermark_ms), _scans(planned)
+            )
+
+    def _of_state(self, planned: Plan, state: Snapshot, zone: str, now_ms: int, watermark_ms: int | None) -> _Result:
         query, settings = planned.query, self._settings
-        with _told(), self._store.snapshot() as snapshot:
-            ask = Gathering(planned, snapshot, zone, self._raw, settings.raw_events_max, settings.rows_max)
-            edges = ask.settled.edges
-            self._minutes_from_ms = ask.ground.minutes_from_ms
-            groups, chosen, totals = self._choose(planned, ask, now_ms)
-            self._check_size(query, len(chosen.groups), len(edges) - 1)
-            if totals is not None and len(edges) == 2:
-                cells = totals.of(chosen.groups)
-            else:
-                cells = self._series(planned, ask, groups, chosen, now_ms)
+        ask = Gathering(planned, state, zone, self._raw, settings.raw_events_max, settings.rows_max)
+        edges = ask.settled.edges
+        self._minutes_from_ms = ask.ground.minutes_from_ms
+        groups, chosen, totals = self._choose(planned, ask, now_ms)
+        self._check_size(query, len(chosen.groups), len(edges) - 1)
+        if totals is not None and len(edges) == 2:
+            cells = totals.of(chosen.groups)
+        else:
+            cells = self._series(planned, ask, groups, chosen, now_ms)
         rows = _rows(query, ask.settled, groups, chosen, cells)
         return _Result(
             rows, chosen, ask.settled, tuple(ask.layers()), ask.closed_until_ms(), ask.explained(), watermark_ms
@@ -175,9 +180,7 @@ class Analytics:
         if not query.dimensions:
             return Groups({}, 1), Page(np.zeros(1, np.int64), None, False), None
         order = tuple(name for name, _ in ordering(query) if name in METRICS)
-        light = [name for name in query.metrics if not is_sketch(name)]
-        # Everything at once where it costs nothing more; sketches and series only for the groups of the page.
-        whole = query.granularity == "total" and len(light) == len(query.metrics)
+        whole = _at_once(query)
         wanted = tuple(dict.fromkeys((*order, *(query.metrics if whole else ()))))
         wanted = wanted or query.metrics[:1]
         edges = (ask.settled.edges[0], ask.settled.edges[-1])
@@ -230,6 +233,21 @@ def _told() -> Iterator[None]:
         raise QueryProblem("timeout", 504, str(error)) from error
     except (ArchiveDamagedError, ArchiveUnavailableError) as error:
         raise QueryProblem("not_ready", 503, f"raw events cannot be read now: {error}") from error
+
+
+def _at_once(query: Query) -> bool:
+    """Say whether to ask everything of all groups at once, where it costs nothing more than to find the page.
+
+    Sketches and series are asked for the groups of the page only.
+    """
+    return query.granularity == "total" and not any(is_sketch(name) for name in query.metrics)
+
+
+def _scans(planned: Plan) -> int:
+    """Return how many scans a plan takes, or two where it is not known to be one."""
+    query = planned.query
+    one = len(planned.sources) == 1 and planned.sources[0].kind == "rollup" and not planned.sources[0].mixed
+    return 1 if one and (not query.dimensions or _at_once(query)) else 2
 
 
 def _cells(found: list[Found], numbers: list[Array], groups: int, edges: tuple[int, ...], now_ms: int) -> Cells:

@@ -15,6 +15,7 @@ from viewmeter.olap.protocol import (
     HourTouchedError,
     JobRun,
     Scan,
+    Snapshot,
     TimeSeriesStore,
 )
 from viewmeter.testing.contracts.facts import DAY, HOUR, MINUTE, T0, fact, hours_of, rows_of
@@ -45,6 +46,37 @@ class ClosedHoursContract:
             assert state.coverage("UTC") == before
             assert ask(state, "plays", parts=part("minute")) == []
         assert total(store) == 100
+
+    def test_O6_work_on_one_state_begins_anew_when_an_hour_closes_under_it(self, store: TimeSeriesStore) -> None:
+        store.append(rows_of([fact(0, plays=1)]), commit(1))
+        tries: list[tuple[int, int]] = []
+
+        def work(state: Snapshot) -> int:
+            closed = len(state.coverage("UTC").closed_hours)
+            if not tries:
+                tries.append((closed, -1))
+                closing = threading.Thread(target=put, args=(store, 0, [fact(0, plays=100)]))
+                closing.start()
+                closing.join()
+            (row,) = ask(state, "plays", parts=part("minute" if closed else "speed"))
+            tries.append((closed, row["plays"]))
+            return int(row["plays"])
+
+        assert store.read(lambda state: len(state.coverage("UTC").closed_hours), scans=1) == 0
+        assert store.read(work, scans=1) in (1, 100)
+        assert tries[-1] in ((0, 1), (1, 100)), "an hour of one state was read from the layer of another"
+        assert store.read(lambda state: len(state.coverage("UTC").closed_hours), scans=1) == 1
+        for scans in (1, 2):
+            assert store.read(lambda state: ask(state, "plays", parts=part("minute"))[0]["plays"], scans) == 100
+
+    def test_O6_the_first_rows_of_an_hour_are_seen_to_wait(self, store: TimeSeriesStore) -> None:
+        def waiting() -> tuple[int, ...]:
+            return store.read(lambda state: state.coverage("UTC").waiting_hours, scans=1)
+
+        for number, hour in enumerate((0, HOUR, HOUR, 2 * HOUR), 1):
+            store.append(rows_of([fact(hour, plays=1)]), commit(number))
+            assert waiting()[-1] == T0 + hour
+        assert waiting() == (T0, T0 + HOUR, T0 + 2 * HOUR)
 
     def test_O6_no_answer_shows_an_hour_twice_or_not_at_all(self, store: TimeSeriesStore) -> None:
         """Hours close, are replaced and get built while rows arrive; every snapshot must hold all committed rows once.
@@ -111,8 +143,29 @@ class ClosedHoursContract:
                     else:
                         assert shown.get(bucket, 0) <= speed.get(bucket, 0)
 
+        def glance() -> None:
+            """The same of single scans, which may be answered without a transaction."""
+            before = dict.fromkeys(range(4), 0)
+
+            def work(state: Snapshot) -> tuple[set[int], dict[int, int]]:
+                coverage = state.coverage("UTC")
+                parts = layers(coverage, Interval(T0, T0 + 5 * HOUR), "minute")
+                rows = ask(state, "plays", parts=parts, edges=tuple(range(0, 6 * HOUR, HOUR)))
+                closed = {t for i in coverage.closed_hours for t in range(i.start_ms, i.end_ms, HOUR)}
+                return closed, {row["bucket"]: row["plays"] for row in rows}
+
+            while not done.is_set():
+                low = appended[0]
+                closed, shown = store.read(work, scans=1)
+                high = appended[0] + 1
+                assert shown[4] == 1
+                for bucket, hour in enumerate(hours):
+                    assert shown.get(bucket, 0) >= before[bucket]
+                    before[bucket] = shown.get(bucket, 0)
+                    assert T0 + hour in closed or low <= shown.get(bucket, 0) <= high
+
         threads = [threading.Thread(target=guarded(work)) for work in (append, close)]
-        readers = [threading.Thread(target=guarded(watch)) for _ in range(2)]
+        readers = [threading.Thread(target=guarded(work)) for work in (watch, glance)]
         for thread in (*threads, *readers):
             thread.start()
         for thread in threads:
