@@ -33,8 +33,10 @@ export function Onboarding() {
         )}
       </div>
       <p class="muted">
-        For a page full of people, run <code>viewmeter demo</code>. For real players, the SDK is served at{" "}
-        <a href="/v.js">/v.js</a>, and the API is described at <a href="/docs">/docs</a>.
+        For a page full of people, run <code>viewmeter demo</code>. hls.js, dash.js and Shaka Player report by
+        themselves when their CMCD event mode is pointed at{" "}
+        <code>{`${location.origin}/api/v1/events/cmcd?key=pk_…`}</code>. All of the API is described at{" "}
+        <a href="/docs">/docs</a>.
       </p>
     </section>
   );

@@ -53,11 +53,12 @@ export function QoeCard({ score, lost, note, known }: QoeProps) {
 function Cause({ cause, points }: { cause: string; points: number }) {
   const metric = useMetric(`qoe_lost_${cause}`);
   const label = metric.kind === "unknown" ? cause : metric.label;
+  const lost = text(Math.max(0, points), "points");
   return (
     <li class={cause} title={metric.doc}>
       <span class="swatch" aria-hidden="true" />
       <span>{label}</span>
-      <span class="points">−{text(Math.max(0, points), "points")}</span>
+      <span class="points">{/[1-9]/.test(lost) ? `−${lost}` : lost}</span>
     </li>
   );
 }
