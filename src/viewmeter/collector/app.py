@@ -91,6 +91,7 @@ class CollectorApp:
         self._settings = settings
         self._log_writer = log
         self._clock = clock
+        self._monotonic_s = monotonic_s
         self._door = Door(settings, keys, monotonic_s, self._is_full, buckets)
         self._bodies = Bodies(settings)
         found = places or Places(settings.city_database, settings.asn_database)
@@ -114,7 +115,7 @@ class CollectorApp:
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin on the server's event loop."""
         self._loop = loop
-        self._commit = GroupCommit(self._log_writer, self._settings, loop)
+        self._commit = GroupCommit(self._log_writer, self._settings, loop, self._monotonic_s)
         self._tick()
 
     def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:

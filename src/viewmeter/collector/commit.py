@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -25,7 +26,8 @@ from viewmeter.eventlog.protocol import LogUnavailableError, LogWriter
 _log = structlog.get_logger(__name__)
 
 _BUSY_EVENTS: Final = 200
-"""A group this large means load: the next one is given `linger_ms` to fill, which makes commits fewer and cheaper."""
+"""A group this large means load: the next one is given `linger_ms` to fill, which makes commits fewer and cheaper. That
+counts from its first beacon on, so what it waited for the disk is part of it (decision 130)."""
 
 
 class OverloadedError(Exception):
@@ -39,20 +41,28 @@ class Group:
     not be cancelled: that would cancel the waiting of all. The collector cancels senders only while it reads.
     """
 
-    __slots__ = ("columns", "done", "events", "take")
+    __slots__ = ("began_s", "columns", "done", "events", "take")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, compiled: bool) -> None:
         self.columns = Columns(compiled=compiled)
         self.take = self.columns.take
         self.events = 0
+        self.began_s = 0.0  # when its first beacon came
         self.done: asyncio.Future[None] = loop.create_future()
 
 
 class GroupCommit:
     """Collects beacons into batches of one log. Used from one event loop."""
 
-    def __init__(self, log: LogWriter, settings: CollectorSettings, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        log: LogWriter,
+        settings: CollectorSettings,
+        loop: asyncio.AbstractEventLoop,
+        monotonic_s: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._log = log
+        self._monotonic_s = monotonic_s
         self._settings = settings
         self._loop = loop
         self._thread = ThreadPoolExecutor(1, "log-append")
@@ -107,6 +117,7 @@ class GroupCommit:
     def _added(self, group: Group, count: int) -> None:
         if not group.events:
             self._waiting.append(group)
+            group.began_s = self._monotonic_s()
         group.events += count
         self.pending_events += count
         if self._writing is None and not self._scheduled:
@@ -120,8 +131,11 @@ class GroupCommit:
 
     def _schedule(self) -> None:
         self._scheduled = True
+        wait_s = 0.0
         if self._last_events >= _BUSY_EVENTS:
-            self._loop.call_later(self._settings.linger_ms / 1000, self._start)
+            wait_s = self._waiting[0].began_s + self._settings.linger_ms / 1000 - self._monotonic_s()
+        if wait_s > 0:
+            self._loop.call_later(wait_s, self._start)
         else:
             self._loop.call_soon(self._start)
 

@@ -62,8 +62,8 @@ class CollectorSettings:
     max_batch_events: int = 20_000
     """Largest batch of one commit."""
 
-    linger_ms: int = 5
-    """How long a busy worker collects beacons for one commit. An idle one commits at once."""
+    linger_ms: int = 7
+    """How long a busy worker collects beacons for one commit, from the first one on. An idle one commits at once."""
 
     retry_after_s: int = 2
     """What 503 answers tell the client to wait."""

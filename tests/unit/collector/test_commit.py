@@ -44,8 +44,10 @@ async def turn() -> None:
         await asyncio.sleep(0)
 
 
-def commit_of(log: Gate, **settings: int) -> GroupCommit:
-    return GroupCommit(log, CollectorSettings(**settings), asyncio.get_running_loop())
+def commit_of(log: Gate, clock: list[float] | None = None, **settings: int) -> GroupCommit:
+    """Return a group commit; `clock` holds what time it is, in seconds."""
+    now = clock or [0.0]
+    return GroupCommit(log, CollectorSettings(**settings), asyncio.get_running_loop(), lambda: now[0])
 
 
 def test_a_beacon_is_done_only_when_its_batch_is_durable_and_the_next_group_fills_meanwhile(beacon: Make) -> None:
@@ -159,5 +161,35 @@ def test_close_waits_for_everything_that_was_submitted(beacon: Make) -> None:
         await closing
         assert all(one.done() for one in done)
         assert log.batches == [[0], [1], [2], [3]]
+
+    asyncio.run(scenario())
+
+
+def test_a_busy_worker_gives_a_group_time_to_fill_and_the_wait_for_the_disk_is_part_of_it(beacon: Make) -> None:
+    async def scenario() -> None:
+        log, clock = Gate(), [0.0]
+        commit = commit_of(log, clock, linger_ms=3_600_000)
+        many = commit.submit(beacon(*(event(seq=seq) for seq in range(200))))
+        await turn()
+        waits = commit.submit(beacon(event(seq=900)))
+        clock[0] += 3_600
+        log.open.set()
+        await asyncio.gather(many, waits)  # or it would take an hour
+        assert [len(batch) for batch in log.batches] == [200, 1]
+        await commit.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_group_of_a_busy_worker_waits_for_more(beacon: Make) -> None:
+    async def scenario() -> None:
+        log = Gate()
+        log.open.set()
+        commit = commit_of(log, linger_ms=3_600_000)
+        await commit.submit(beacon(*(event(seq=seq) for seq in range(200))))
+        waits = commit.submit(beacon(event(seq=900)))
+        await turn()
+        assert not waits.done()
+        assert len(log.batches) == 1
 
     asyncio.run(scenario())

@@ -234,7 +234,7 @@ static const double powers[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  
 /* The double nearest to the number, halves to even, as every correct reader has it. Returns 0 where it is not known. */
 static int as_double(const number_t *n, double *value) {
     if (!n->exact) return 0;
-#if FLT_EVAL_METHOD == 0
+#if FLT_EVAL_METHOD == 0 || FLT_EVAL_METHOD == 1 || FLT_EVAL_METHOD == 16 /* a double is a double in each */
     /* Clinger: both operands are exact doubles, so one division rounds once. */
     if (n->digits <= (1ULL << 53) && n->places <= 22) {
         *value = (double)n->digits / powers[n->places];
