@@ -16,10 +16,12 @@ import pytest
 from structlog.testing import capture_logs
 from watching import BLOCK_BYTES, EVERY, in_a_checkpoint, shim_below
 
+from viewmeter.model.time import Interval
 from viewmeter.olap.embedded import DuckDBStore
 from viewmeter.olap.embedded_seals import seal_torn_blocks
-from viewmeter.testing.contracts.facts import DAY
+from viewmeter.testing.contracts.facts import DAY, HOUR, T0
 from viewmeter.testing.contracts.olap import scan
+from viewmeter.testing.contracts.olap_asking import total
 from viewmeter.testing.faults import CUTS, Disk
 from viewmeter.testing.faults.journal import Op, records
 
@@ -43,12 +45,28 @@ APPENDING = """
         if number % 10 == 0:
             store.compact(1 << 60)
 """
+CLOSING = """
+    import sys
+    from pathlib import Path
+    from viewmeter.olap.embedded import DuckDBStore
+    from viewmeter.testing.contracts.facts import HOUR, fact
+    from viewmeter.testing.contracts.olap_asking import put
+
+    store = DuckDBStore(Path(sys.argv[1]) / "store.duckdb")
+    number = 0
+    while sys.stdin.readline():
+        number += 1
+        store.erase_viewer("acme", number)  # and a checkpoint: DuckDB makes its log anew at the next commit
+        put(store, number * HOUR, [fact(number * HOUR, plays=1, viewer=number)])
+        print("in", number, file=sys.stderr, flush=True)
+"""
 
 
 class Appending:
     """Processes, one after the other, that make commit after commit. `acknowledged`: number to end of the journal."""
 
-    def __init__(self, base: Path) -> None:
+    def __init__(self, base: Path, script: str = APPENDING) -> None:
+        self.script = script
         self.root = base / "root"
         self.root.mkdir()
         self.shim = shim_below(self.root, base / "shim")
@@ -57,7 +75,7 @@ class Appending:
     def run(self, commits: int) -> int:
         """Start a process, let it make so many commits, kill it; return how many it made."""
         process = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(APPENDING), str(self.root)],
+            [sys.executable, "-c", textwrap.dedent(self.script), str(self.root)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -119,6 +137,23 @@ def test_O1_O5_a_power_cut_at_any_moment_leaves_whole_commits(
             disk.cut(moment, kind, dice, left)
             check(left / "store.duckdb", appending.sure(moment), COMMITS)
     print(f"{len(moments)} moments, cut in {len(CUTS)} ways each; {inside} in a checkpoint")
+
+
+def test_O5_an_hour_whose_closing_returned_is_closed_after_a_power_cut(dice: random.Random, tmp_path: Path) -> None:
+    closing = Appending(tmp_path.resolve(), CLOSING)
+    assert closing.run(3) == 3
+    disk = Disk(closing.shim.journal)
+    for number, moment in closing.acknowledged.items():
+        for kind in CUTS:
+            left = tmp_path / f"{number}-{kind}"
+            disk.cut(moment, kind, dice, left)
+            store = DuckDBStore(left / "store.duckdb")
+            try:
+                closed = [one.hour_ms for one in store.closed(Interval(T0, T0 + DAY))]
+                assert closed[:number] == [T0 + HOUR * (n + 1) for n in range(number)], (kind, number)
+                assert total(store) == len(closed)
+            finally:
+                store.close()
 
 
 def test_O1_O5_a_power_cut_at_any_write_of_a_checkpoint_leaves_whole_commits(

@@ -85,8 +85,9 @@ class DuckDBStore:
         self._readers = Readers(self._db, self._settings)
         self._moves = Moves()
         self._batch = Batch(
-            self._db.cursor(), self._settings, self._note_range, self._touched, self._writing, self._moves
-        )
+            self._db.cursor(), self._settings, self._note_range, self._touched, self._writing, self._moves,
+            lambda: sync_names(path),
+        )  # fmt: skip
         self._coverages, self._limits = CoverageCache(), Limits()
         self._last = self._read_last()
         self._changes = _Changes()
@@ -126,6 +127,7 @@ class DuckDBStore:
             )
             if closed is not None:
                 raise ValueError(f"hour {closed[0]} is closed: rows that are loaded into it would never be seen")
+        sync_names(self._path)
         self._changes.note(hours)
 
     def _insert(self, rows: Sequence[tuple[Rollup, pa.Table]], number: int) -> list[int]:

@@ -47,7 +47,8 @@ LOADED: Final = -1
 class Batch:
     """Batch tables of one store. `changed` is told of ranges whose answers changed, after the commit.
 
-    `touched(hour)` is the last commit with rows of the hour; none is added while `no_appends` is held.
+    `touched(hour)` is the last commit with rows of the hour; none is added while `no_appends` is held. `make_safe` is
+    called behind each commit.
     """
 
     def __init__(
@@ -58,17 +59,20 @@ class Batch:
         touched: Callable[[int], int],
         no_appends: AbstractContextManager[object],
         moves: Moves,
+        make_safe: Callable[[], None],
     ) -> None:
         self._con, self._settings, self._changed = con, settings, changed
-        self._touched, self._no_appends, self._moves = touched, no_appends, moves
+        self._touched, self._no_appends, self._moves, self._make_safe = touched, no_appends, moves, make_safe
         self._lock = threading.RLock()
 
     @contextmanager
     def _changing(self) -> Iterator[Connection]:
-        """One transaction of the batch side; coverage that was read before it is old behind it."""
-        with self._lock, transaction(self._con, self._moves.moving):
-            self._con.execute("UPDATE batch_state SET version = version + 1")
-            yield self._con
+        """One transaction of the batch side, durable behind it; coverage that was read before it is old then."""
+        with self._lock:
+            with transaction(self._con, self._moves.moving):
+                self._con.execute("UPDATE batch_state SET version = version + 1")
+                yield self._con
+            self._make_safe()
 
     # --- hours ---------------------------------------------------------------------------------------------
 

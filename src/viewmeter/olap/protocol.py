@@ -330,7 +330,7 @@ class TimeSeriesStore(SpeedTables, BatchTables, Protocol):
     O2   append() of a commit number that is already in is refused: no batch counts twice.
     O3   scan() equals the merge of all appended rows, however they were cut into appends, compacted or not.
     O4   A scan sees one consistent state while appends and compactions go on.
-    O5   What append() and put_hour() returned for survives kill -9.
+    O5   What append() and put_hour() returned for survives kill -9 and a power cut.
     O6   In a snapshot an hour is answered by exactly one layer: closing or replacing it is seen in all or nothing,
          and closing it takes no row out of answers that the run has not seen.
     O7   put_hour() replaces: the same rows put twice count once.
