@@ -55,6 +55,7 @@ class _Result:
     settled: Settled
     layers: tuple[str, ...]
     closed_until_ms: int | None
+    by_utc_hours: tuple[str, ...]
     plan: dict[str, object]
     watermark_ms: int | None
 
@@ -161,8 +162,9 @@ class Analytics:
         else:
             cells = self._series(planned, ask, groups, chosen, now_ms)
         rows = _rows(query, ask.settled, groups, chosen, cells)
+        layers, utc_hours = tuple(ask.layers()), ask.by_utc_hours()
         return _Result(
-            rows, chosen, ask.settled, tuple(ask.layers()), ask.closed_until_ms(), ask.explained(), watermark_ms
+            rows, chosen, ask.settled, layers, ask.closed_until_ms(), utc_hours, ask.explained(), watermark_ms
         )
 
     def _around(self, query: Query) -> Interval:
@@ -318,6 +320,7 @@ def _meta(query: Query, result: _Result, now_ms: int, cached: bool) -> dict[str,
         "sources": [*result.layers],
         "partial": query.end_ms > applied or closed_until is not None,
         "closed_until": None if closed_until is None else rfc3339(closed_until, zone),
+        "by_utc_hours": [*result.by_utc_hours],
         "cached": cached,
         "approximate": {name: approximation(METRICS[name]) for name in query.metrics if is_sketch(name)},
         "truncated": result.page.truncated,

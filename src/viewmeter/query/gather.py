@@ -175,6 +175,24 @@ class Gathering:
         order: tuple[Layer, ...] = ("speed", "batch", "archive")
         return [layer for layer in order if layer in used]
 
+    def by_utc_hours(self) -> tuple[str, ...]:
+        """Return the metrics that are cut at another instant than the edges say.
+
+        Peaks, and exact viewers of days, are kept by whole hours of UTC. Where a zone's day begins inside of one, that
+        hour is in the day in which it begins.
+        """
+        edges = self.settled.edges
+        inside = [edge for edge in edges if edge % HOUR_MS]
+        found: list[str] = []
+        for source in self._plan.sources if inside else ():
+            if source.kept is None or not source.kept.hourly:
+                continue
+            parts = self._parts(source, edges)
+            rows = gauges.of_peaks(parts) if source.kind == "gauge" else parts
+            if any(part.interval.start_ms <= edge <= part.interval.end_ms for part in rows for edge in inside):
+                found += source.metrics
+        return tuple(found)
+
     def explained(self) -> dict[str, object]:
         """Return the plan as `explain` shows it. The tenant is not in it: the asker knows, others must not."""
         edges = self.settled.edges

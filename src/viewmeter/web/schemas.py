@@ -117,6 +117,10 @@ class AnswerMeta(Struct):
         Instant | None,
         Meta(description="what is known of closed hours alone is complete up to here; null: nothing waits for that"),
     ]
+    by_utc_hours: Annotated[
+        list[str],
+        Meta(description="metrics kept by whole hours of UTC, where days of the zone begin inside of one"),
+    ]
     cached: bool
     approximate: Annotated[dict[str, Any], Meta(description="metrics from sketches, with their error")]
     truncated: bool

@@ -296,6 +296,26 @@ def test_peaks_outlive_their_samples_for_each_scope(layers: Layers) -> None:
     assert by_video.meta["sources"] == ["batch"]
 
 
+def test_peaks_of_days_of_a_zone_off_the_hour_say_that_they_are_of_utc_hours(layers: Layers) -> None:
+    """The hour from 18:00 UTC is in the day of Kolkata in which it begins, though that day ends at 18:30."""
+    layers.store.set_zones({"acme": "Asia/Kolkata"}, T0 - 90 * DAY)
+    late = 18 * HOUR + 45 * MINUTE  # 00:15 of the 16th in Kolkata
+    layers.close(present(0, 1), present(late, 5), fact(late, plays=1), also=range(-24, 72))
+    layers.build(3 * DAY)
+    layers.store.expire(T0 + 8 * DAY)
+    metrics = ["plays", "peak_concurrent_viewers"]
+    asked = {"granularity": "day", "zone": "Asia/Kolkata", "time_zone": "Asia/Kolkata"}
+    found = layers.ask(metrics, 0, DAY, **asked)
+    assert [row["time"][:10] for row in found.rows] == ["2027-01-15", "2027-01-16"]
+    assert [tuple(row[name] for name in metrics) for row in found.rows] == [(0, 5), (1, 0)]
+    assert found.meta["by_utc_hours"] == metrics[1:]
+    assert layers.ask("plays", 0, DAY, **asked).meta["by_utc_hours"] == []
+    assert layers.ask(metrics, 0, DAY, granularity="day").meta["by_utc_hours"] == []
+    layers.append(present(40 * DAY, 3))
+    of_samples = layers.ask(metrics[1], 40 * DAY, 41 * DAY, now=41 * DAY, **asked)
+    assert of_samples.meta["by_utc_hours"] == []
+
+
 def test_peaks_that_would_have_to_add_up_are_refused(layers: Layers) -> None:
     old_samples(layers)
     with pytest.raises(QueryProblem, match="peaks of each of the channels") as refused:
