@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -26,14 +27,18 @@ if TYPE_CHECKING:
     from viewmeter.archive.archiver import Archiver
     from viewmeter.archive.protocol import Archive
     from viewmeter.batch.protocol import BatchJobs
+    from viewmeter.batch.raw import ArchivedEvents
+    from viewmeter.collector.deadletters import DeadLetters
     from viewmeter.collector.settings import CollectorSettings
     from viewmeter.eventlog.protocol import LogReader, LogWriter
+    from viewmeter.metadata.directory import Directory
     from viewmeter.metadata.store import Metadata
     from viewmeter.olap.protocol import TimeSeriesStore
     from viewmeter.stream.protocol import StreamJobs
     from viewmeter.upkeep.orders import OrderDesk
     from viewmeter.web.edge import Edge
     from viewmeter.web.gateway import Gateway
+    from viewmeter.web.replay import Resubmitter
 
 log = structlog.get_logger(__name__)
 
@@ -146,35 +151,84 @@ def _leave_to_the_next_engine() -> Callable[[dict[str, object]], None]:
     return handle
 
 
-def embedded_engine(config: Config, data: Path) -> EmbeddedEngine:
-    """Open everything that the engine process runs on."""
+def _access(config: Config, data: Path, opened: contextlib.ExitStack) -> tuple[Metadata, Directory]:
+    """Open the tenants and keys, and the directory that remembers them."""
+    from viewmeter.metadata.directory import Directory
+    from viewmeter.metadata.settings import MetadataSettings
+    from viewmeter.metadata.store import Metadata
+
+    metadata = Metadata(metadata_url(config, data), now_ms, config.of(MetadataSettings))
+    opened.callback(metadata.close)
+    directory = Directory(metadata)
+    opened.callback(directory.close)
+    return metadata, directory
+
+
+@dataclass(frozen=True)
+class _History:
+    """The archive, what fills it and what is made of it."""
+
+    archive: Archive
+    archiver: Archiver
+    batch: BatchJobs
+    events: ArchivedEvents
+
+
+def _history(
+    config: Config, data: Path, rollups: TimeSeriesStore, metadata: Metadata, opened: contextlib.ExitStack
+) -> _History:
+    """Open the archive and the batch jobs."""
     from viewmeter.archive.archiver import Archiver
     from viewmeter.archive.settings import ArchiveSettings
     from viewmeter.batch.embedded import BatchSettings, EmbeddedBatch
     from viewmeter.batch.raw import ArchivedEvents
+
+    settings = config.of(BatchSettings)
+    reader = log_reader(data)  # one of its own: a reader holds its lock while it reads
+    opened.callback(reader.close)
+    raw = archive(config, data, reader)
+    opened.callback(raw.close)
+    archiver = Archiver(raw, now_ms, config.of(ArchiveSettings))
+    opened.callback(archiver.stop)
+    zones = partial(reporting_zones, metadata)
+    batch = EmbeddedBatch(raw, data / "archive", rollups, data / "batch", now_ms, settings, zones=zones)
+    opened.callback(batch.stop)
+    events = ArchivedEvents(raw.reader(), data / "batch", now_ms, settings, refresh=raw.flush, closed=rollups.closed)
+    return _History(raw, archiver, batch, events)
+
+
+def _dead_letters(
+    config: Config, data: Path, metadata: Metadata, opened: contextlib.ExitStack
+) -> tuple[DeadLetters, Resubmitter]:
+    """Open the dead letters, and what sends them again."""
     from viewmeter.collector.deadletters import DeadLetters
+    from viewmeter.collector.settings import CollectorSettings
+    from viewmeter.web.replay import Resubmitter
+
+    letters = DeadLetters(data / "dead-letters")
+    opened.callback(letters.close)
+    writer = partial(log_writer, data, REPLAY_PARTITION, now_ms)
+    replays = Resubmitter(writer, letters, metadata, config.of(CollectorSettings), now_ms)
+    opened.callback(replays.close)
+    return letters, replays
+
+
+def embedded_engine(config: Config, data: Path) -> EmbeddedEngine:
+    """Open everything that the engine process runs on."""
     from viewmeter.collector.quality.store import FiguresReader
     from viewmeter.collector.settings import CollectorSettings
-    from viewmeter.eventlog.embedded import EmbeddedLogWriter
     from viewmeter.live.embedded import MemoryLiveSettings, MemoryLiveStore
-    from viewmeter.metadata.directory import Directory
-    from viewmeter.metadata.settings import MetadataSettings
-    from viewmeter.metadata.store import Metadata
     from viewmeter.query import Analytics, QuerySettings
     from viewmeter.stream.embedded import EmbeddedStream, StreamSettings
     from viewmeter.supervisor.settings import ServerSettings
     from viewmeter.upkeep import backup, erase
     from viewmeter.upkeep.orders import OrderDesk, carry_out
     from viewmeter.web.app import create_app
-    from viewmeter.web.replay import Resubmitter
     from viewmeter.web.services import Services
     from viewmeter.web.settings import WebSettings
 
     with contextlib.ExitStack() as opened:
-        metadata = Metadata(metadata_url(config, data), now_ms, config.of(MetadataSettings))
-        opened.callback(metadata.close)
-        directory = Directory(metadata)
-        opened.callback(directory.close)
+        metadata, directory = _access(config, data, opened)
         carry_out(data, {"erase": erase.order(data, lambda: store(config, data))})
         rollups = store(config, data)
         opened.callback(rollups.close)
@@ -184,47 +238,15 @@ def embedded_engine(config: Config, data: Path) -> EmbeddedEngine:
             reader, rollups, live, data / "state", now_ms, config.of(StreamSettings), on_failure=_end_this_process
         )
         opened.callback(stream.stop)
-        of_archive = log_reader(data)  # one of its own: a reader holds its lock while it reads
-        opened.callback(of_archive.close)
-        raw = archive(config, data, of_archive)
-        opened.callback(raw.close)
-        archiver = Archiver(raw, now_ms, config.of(ArchiveSettings))
-        opened.callback(archiver.stop)
-        batch = EmbeddedBatch(
-            raw,
-            data / "archive",
-            rollups,
-            data / "batch",
-            now_ms,
-            config.of(BatchSettings),
-            zones=lambda: reporting_zones(metadata),
-        )
-        opened.callback(batch.stop)
+        history = _history(config, data, rollups, metadata, opened)
         desk = OrderDesk(data, {"backup": backup.order(data, stream, rollups), "erase": _leave_to_the_next_engine()})
         opened.callback(desk.stop)
-        letters = DeadLetters(data / "dead-letters")
-        opened.callback(letters.close)
-        replays = Resubmitter(
-            lambda: EmbeddedLogWriter(data / "log", REPLAY_PARTITION, now_ms),
-            letters,
-            metadata,
-            config.of(CollectorSettings),
-            now_ms,
-        )
-        opened.callback(replays.close)
-        events = ArchivedEvents(
-            raw.reader(),
-            data / "batch",
-            now_ms,
-            config.of(BatchSettings),
-            refresh=raw.flush,
-            closed=rollups.closed,
-        )
+        letters, replays = _dead_letters(config, data, metadata, opened)
         services = Services(
-            analytics=Analytics(rollups, live, config.of(QuerySettings), events),
+            analytics=Analytics(rollups, live, config.of(QuerySettings), history.events),
             stream=stream,
-            archive=raw,
-            batch=batch,
+            archive=history.archive,
+            batch=history.batch,
             log=reader,
             live=live,
             store=rollups,
@@ -236,11 +258,10 @@ def embedded_engine(config: Config, data: Path) -> EmbeddedEngine:
             quality=FiguresReader(data / "quality", config.of(CollectorSettings).quality_sample_ratio),
             resubmit=replays.resubmit,
             settings=config.of(WebSettings),
-            checks={"archive": archiver.check},
+            checks={"archive": history.archiver.check},
         )
-        engine = EmbeddedEngine(
-            create_app(services), stream, archiver, batch, desk, config.of(ServerSettings).drain_timeout_s
-        )
+        drain_timeout_s = config.of(ServerSettings).drain_timeout_s
+        engine = EmbeddedEngine(create_app(services), stream, history.archiver, history.batch, desk, drain_timeout_s)
         engine._closing = opened.pop_all()
     return engine
 
@@ -274,19 +295,12 @@ def embedded_worker(
     from viewmeter.collector.quality.store import FiguresWriter
     from viewmeter.collector.rates import Buckets
     from viewmeter.collector.settings import CollectorSettings
-    from viewmeter.eventlog.embedded import EmbeddedLogWriter
-    from viewmeter.metadata.directory import Directory
-    from viewmeter.metadata.settings import MetadataSettings
-    from viewmeter.metadata.store import Metadata
     from viewmeter.web.gateway import Gateway, GatewaySettings
 
     settings = config.of(CollectorSettings)
     with contextlib.ExitStack() as opened:
-        metadata = Metadata(metadata_url(config, data), now_ms, config.of(MetadataSettings))
-        opened.callback(metadata.close)
-        directory = Directory(metadata)
-        opened.callback(directory.close)
-        writer: LogWriter = EmbeddedLogWriter(data / "log", partition, now_ms)
+        _, directory = _access(config, data, opened)
+        writer: LogWriter = log_writer(data, partition, now_ms)
         if settings.quality_sample_ratio > 0:
             figures = FiguresWriter(data / "quality", partition)
             writer = SampledLog(writer, QualityMonitor(figures, settings.quality_sample_ratio, now_ms))

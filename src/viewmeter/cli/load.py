@@ -81,8 +81,17 @@ def simulate(
     )  # fmt: skip
     if truth is not None:
         _write(truth, simulation.truth())
-    begun = time.monotonic()
-    due = None if fast else lambda at_ms: begun + (at_ms - start_ms) / 1000 / speed
+    sent, took_s = _send(simulation, to, key, None if fast else speed)
+    answer = {"seed": seed, "start_ms": start_ms, **_summary(sent, took_s)}
+    result(answer, f"{sent.events} events in {sent.beacons} beacons, {took_s:.1f} s (seed {seed})", json)
+    if not sent.ok:
+        raise CommandError(f"not every beacon was taken ({sent.first_problem}): see that the product at {to} is ready")
+
+
+def _send(simulation: simulator.Simulation, to: str, key: str, speed: float | None) -> tuple[sending.Sent, float]:
+    """Send the viewers, at a speed or as fast as the server takes them; return what became of it, and the seconds."""
+    begun, start_ms = time.monotonic(), simulation.settings.start_ms
+    due = None if speed is None else lambda at_ms: begun + (at_ms - start_ms) / 1000 / speed
     with progress("simulating") as tell:
         sent = run_group(
             sending.send(
@@ -90,11 +99,7 @@ def simulate(
                 progress=lambda so_far: tell(f"{so_far.events} events"),
             )
         )  # fmt: skip
-    took_s = time.monotonic() - begun
-    answer = {"seed": seed, "start_ms": start_ms, **_summary(sent, took_s)}
-    result(answer, f"{sent.events} events in {sent.beacons} beacons, {took_s:.1f} s (seed {seed})", json)
-    if not sent.ok:
-        raise CommandError(f"not every beacon was taken ({sent.first_problem}): see that the product at {to} is ready")
+    return sent, time.monotonic() - begun
 
 
 def _summary(sent: sending.Sent, took_s: float) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def import_(
     loaded = folder.settings(data, config)
     with folder.open_metadata(data, loaded) as metadata:
         known = whose.tenants(metadata)
-    forced = whose.named(known, tenant) if tenant is not None else None
+        forced = whose.named(metadata, tenant) if tenant is not None else None
     owners = Owners(known, next(iter(known.values())) if len(known) == 1 else None, forced)
     seen = _Seen()
     with contextlib.ExitStack() as opened:

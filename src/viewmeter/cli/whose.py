@@ -17,26 +17,29 @@ def tenants(metadata: Metadata) -> dict[str, Tenant]:
     return {tenant.id: tenant for tenant in metadata.all_tenants(MAX_TENANTS)}
 
 
-def named(known: dict[str, Tenant], name: str) -> Tenant:
+def named(metadata: Metadata, name: str) -> Tenant:
     """Return the tenant of that id or name. Raises `CommandError` where there is none."""
-    tenant = known.get(name) or known.get(slug(name))
+    tenant = metadata.find_tenant(slug(name))  # an id is its own
     if tenant is None:
-        raise CommandError(f"there is no tenant {name!r}: there is {_names(known)}; `viewmeter keys create` makes one")
+        there, _ = _some(metadata)
+        raise CommandError(f"there is no tenant {name!r}: there is {there}; `viewmeter keys create` makes one")
     return tenant
 
 
 def owner(metadata: Metadata, name: str | None) -> Tenant:
     """Return the tenant of that name, or the only one there is. Raises `CommandError`."""
-    known = tenants(metadata)
     if name is not None:
-        return named(known, name)
-    if not known:
+        return named(metadata, name)
+    there, found = _some(metadata)
+    if not found:
         raise CommandError("there is no tenant yet: run `viewmeter init` first")
-    if len(known) > 1:
-        raise CommandError(f"there are {len(known)} tenants: say which with --tenant ({_names(known)})")
-    return next(iter(known.values()))
+    if len(found) > 1:
+        raise CommandError(f"there are several tenants: say which with --tenant ({there})")
+    return found[0]
 
 
-def _names(known: dict[str, Tenant]) -> str:
-    names = ", ".join(sorted(known)[:NAMED]) or "none"
-    return f"{names}, …" if len(known) > NAMED else names
+def _some(metadata: Metadata) -> tuple[str, list[Tenant]]:
+    """Return the first tenants' names as an error tells them, and these tenants."""
+    found, more = metadata.list_tenants(NAMED)
+    names = ", ".join(tenant.id for tenant in found) or "none"
+    return (f"{names}, …" if more else names), found

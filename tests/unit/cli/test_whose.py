@@ -25,7 +25,7 @@ def test_without_a_name_it_is_the_only_tenant_there_is(metadata: Metadata) -> No
     metadata.init("acme")
     assert owner(metadata, None).id == "acme"
     metadata.init("Other Films")
-    with pytest.raises(CommandError, match=r"there are 2 tenants: say which with --tenant \(acme, other-films\)"):
+    with pytest.raises(CommandError, match=r"there are several tenants: say which with --tenant \(acme, other-films\)"):
         owner(metadata, None)
 
 
@@ -35,3 +35,13 @@ def test_a_tenant_is_found_by_its_id_and_by_its_name(metadata: Metadata) -> None
     assert owner(metadata, "other-films").id == owner(metadata, "Other Films").id == "other-films"
     with pytest.raises(CommandError, match="there is no tenant 'nobody': there is acme, other-films;"):
         owner(metadata, "nobody")
+
+
+def test_of_many_tenants_the_first_are_named(metadata: Metadata) -> None:
+    for number in range(7):
+        metadata.ensure_tenant(f"t{number}")
+    with pytest.raises(CommandError, match=r"several tenants: .* \(t0, t1, t2, t3, t4, …\)"):
+        owner(metadata, None)
+    with pytest.raises(CommandError, match="there is t0, t1, t2, t3, t4, …;"):
+        owner(metadata, "nobody")
+    assert owner(metadata, "t6").id == "t6"
