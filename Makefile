@@ -83,6 +83,7 @@ proofs: setup ## Sketches at all sizes and through the store, TRUTH_VIEWERS view
 	VIEWMETER_TEST_SKETCHES=all VIEWMETER_TEST_TRUTH_VIEWERS=$(TRUTH_VIEWERS) VIEWMETER_TEST_SEAM_VIEWS=$(SEAM_VIEWS) \
 		$(BIN)/pytest -q -s -n 0 tests/unit/model/test_sketch_error.py tests/property/test_sketch_error_by_tiers.py \
 		tests/e2e/test_truth_of_hours.py tests/e2e/test_seam.py $(ARGS)
+	VIEWMETER_TEST_LAWS=1 $(BIN)/pytest -q -n $(JOBS) tests/property $(ARGS)
 
 clean: ## Remove what the targets above made (not your data folders)
 	rm -rf $(VENV) dashboard/node_modules src/viewmeter/web/static .mypy_cache .ruff_cache .pytest_cache \

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from laws import examples
 
 from viewmeter.model.time import DAY_MS
 from viewmeter.query.views import explain
@@ -17,7 +18,7 @@ from viewmeter.web.view_schemas import View
 
 
 @given(events=strategies.event_lists(max_views=1))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 def test_the_measures_of_a_view_are_the_oracles(events: list[dict[str, Any]]) -> None:
     now_ms = max(event["ts"] for event in events) + DAY_MS
     expected: Counter[str] = Counter()
@@ -32,7 +33,7 @@ def test_the_measures_of_a_view_are_the_oracles(events: list[dict[str, Any]]) ->
 
 
 @given(events=strategies.event_lists(max_views=1), waited_ms=st.sampled_from((0, 1_000, 200_000, DAY_MS)))
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 def test_what_each_event_changed_adds_up_to_what_the_view_counts(events: list[dict[str, Any]], waited_ms: int) -> None:
     told = explain(to_table(events), max(event["ts"] for event in events) + waited_ms)
     changed = Counter(told["changed_by_silence"])

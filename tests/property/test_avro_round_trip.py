@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from laws import examples
 
 from viewmeter.eventlog.avro import UndecodableEventError, decode, encode, schema
 from viewmeter.model.events import EVENT_SCHEMA
@@ -42,7 +43,7 @@ def batch_of(events: list[dict[str, object]]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(arrays, schema=EVENT_SCHEMA)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(rows)
 def test_what_was_encoded_is_decoded(events: list[dict[str, object]]) -> None:
     batch = batch_of(events)
@@ -53,7 +54,7 @@ def test_what_was_encoded_is_decoded(events: list[dict[str, object]]) -> None:
     assert again.to_pylist() == batch.to_pylist()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(rows.filter(bool), st.data())
 def test_a_message_that_is_cut_or_has_a_tail_is_refused_by_its_place(
     events: list[dict[str, object]], data: st.DataObject
@@ -66,7 +67,7 @@ def test_a_message_that_is_cut_or_has_a_tail_is_refused_by_its_place(
             decode([*messages[:place], bad, *messages[place + 1 :]])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.binary(max_size=400))
 def test_any_bytes_are_an_event_or_refused(noise: bytes) -> None:
     with contextlib.suppress(UndecodableEventError):

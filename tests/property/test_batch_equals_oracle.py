@@ -8,6 +8,7 @@ from typing import Any
 from hours import Facts, Hours, clamped, facts, table_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from laws import examples
 
 from viewmeter.model.time import HOUR_MS, MINUTE_MS
 from viewmeter.stream.core import Core
@@ -116,7 +117,7 @@ def same_presence(hours: Hours, events: list[dict[str, Any]]) -> None:
 
 
 @given(strategies.event_lists(max_views=4), shifts, st.integers(1, 3))
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 def test_any_arrival_and_any_cut_into_hours_and_parts_count_what_the_oracle_counts(
     events: list[dict[str, Any]], shift_ms: int, parts: int
 ) -> None:
@@ -127,7 +128,7 @@ def test_any_arrival_and_any_cut_into_hours_and_parts_count_what_the_oracle_coun
 
 
 @given(strategies.event_lists(), shifts, st.data())
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 def test_late_events_and_the_cascade_end_as_if_they_had_been_in_time(
     events: list[dict[str, Any]], shift_ms: int, data: st.DataObject
 ) -> None:
@@ -158,7 +159,7 @@ def test_late_events_and_the_cascade_end_as_if_they_had_been_in_time(
 
 
 @given(strategies.event_lists(), shifts, st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 def test_running_an_hour_again_gives_the_same_rows_in_whatever_order_the_files_hold_its_events(
     events: list[dict[str, Any]], shift_ms: int, random: Any
 ) -> None:
@@ -176,7 +177,7 @@ def test_running_an_hour_again_gives_the_same_rows_in_whatever_order_the_files_h
 
 
 @given(strategies.event_lists(ordered=True), shifts)
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 def test_events_in_order_have_the_additive_measures_of_the_speed_layer(
     events: list[dict[str, Any]], shift_ms: int
 ) -> None:

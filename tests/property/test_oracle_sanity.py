@@ -8,6 +8,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from laws import examples
 
 from viewmeter.testing import oracle
 from viewmeter.testing.columns import to_events, to_table
@@ -19,7 +20,9 @@ from viewmeter.testing.subject import Beacon, OracleSubject, Question
 Events = list[dict[str, Any]]
 LONG_AFTER = 2_000_000_000_000
 # A busy machine is no failure: only what comes out is tested here, not how fast.
-steady = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+steady = settings(
+    deadline=None, max_examples=examples(100), suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
 
 
 def facts(events: Events, now_ms: int = LONG_AFTER) -> Counter[Increment]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from laws import examples
 
 from viewmeter.stream.core import Core, Deltas
 from viewmeter.stream.rows import bitrate_bucket
@@ -86,7 +87,7 @@ def last_instant(events: list[dict[str, Any]]) -> int:
 
 
 @given(strategies.event_lists())
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=examples(500))
 def test_one_batch_in_any_order_of_arrival_counts_what_the_oracle_counts(events: list[dict[str, Any]]) -> None:
     core = Core()
     later = last_instant(events) + 3_600_000
@@ -97,7 +98,7 @@ def test_one_batch_in_any_order_of_arrival_counts_what_the_oracle_counts(events:
 
 
 @given(strategies.event_lists(ordered=True), st.data())
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 def test_cutting_ordered_events_into_other_batches_changes_nothing(
     events: list[dict[str, Any]], data: st.DataObject
 ) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from laws import examples
 
 from viewmeter.model import content, ends, interval, silence
 from viewmeter.model.events import view_key
@@ -92,7 +93,7 @@ def _put(contents: content.Contents, views: np.ndarray, new: content.Contents) -
 
 
 @given(strategies.event_lists(ordered=True), st.data())
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=examples(400))
 def test_views_at_their_end_are_those_of_the_oracle_however_cut(
     events: list[dict[str, Any]], data: st.DataObject
 ) -> None:
