@@ -105,11 +105,16 @@ class Product:
         )
 
     def query(self, **body: object) -> list[dict[str, object]]:
-        """Return the rows of an analytics query."""
-        answer = httpx.post(f"{self.base_url}/api/v1/analytics/query", headers=self.headers, json=body, timeout=60)
-        assert answer.status_code == 200, answer.text
-        rows: list[dict[str, object]] = answer.json()["rows"]
-        return rows
+        """Return the rows of an analytics query, of all its pages."""
+        rows: list[dict[str, object]] = []
+        while True:
+            answer = httpx.post(f"{self.base_url}/api/v1/analytics/query", headers=self.headers, json=body, timeout=60)
+            assert answer.status_code == 200, answer.text
+            found = answer.json()
+            rows += found["rows"]
+            if found["next_cursor"] is None or "limit" not in body:
+                return rows
+            body["cursor"] = found["next_cursor"]
 
     def kill(self) -> None:
         """SIGKILL the whole process group, as a power cut would."""

@@ -2,7 +2,7 @@
 
 In: a reader's connection, the coverage that a snapshot before read. Out: one scan of that same state, or `MovedError`.
 Promised: O4 and O6, as a snapshot's. A transaction and its look at the tables of coverage cost 1 ms, half of what a
-small question costs in all; coverage changes some times an hour, with a commit of this process.
+small question costs in all; coverage changes some times an hour, with a commit of this process (decision 116).
 """
 
 from __future__ import annotations
