@@ -86,14 +86,15 @@ class Crowd:
         expected = self.viewers * MINUTE_MS / self.stay_ms
         return int(expected + random.Random(f"{self.seed}/{minute}").random())
 
-    def sent(self, since_ms: int) -> Iterator[SentBeacon]:
-        """Yield what is sent from `since_ms` on, in order, without end.
+    def sent(self, since_ms: int, begun_ms: int | None = None) -> Iterator[SentBeacon]:
+        """Yield what is sent from `since_ms` on, in order, without end; `begun_ms`: not of viewers who came earlier.
 
         Holds only the beacons of views that are going on.
         """
+        first = since_ms // MINUTE_MS - LONGEST_MINUTES - 1 if begun_ms is None else begun_ms // MINUTE_MS
         waiting: list[tuple[int, int, SentBeacon]] = []
         count = itertools.count()
-        for minute in itertools.count(since_ms // MINUTE_MS - LONGEST_MINUTES - 1):
+        for minute in itertools.count(first):
             for beacon in beacons(_Minute(self._settings(minute, self.arrivals(minute)), self)):
                 if beacon.send_at_ms >= since_ms:
                     heapq.heappush(waiting, (beacon.send_at_ms, next(count), beacon))
@@ -192,7 +193,9 @@ def write_recent(data: Path, tenant: Tenant, crowd: Crowd, since_ms: int) -> int
     batch: list[dict[str, Any]] = []
     log = wiring.log_writer(data, 0, lambda: now_ms)
     try:
-        for beacon in crowd.sent(since_ms - LONGEST_MINUTES * MINUTE_MS):
+        # Whoever came before has left by then: half an hour of viewers less to simulate.
+        begun_ms = since_ms - (LONGEST_MINUTES + 1) * MINUTE_MS
+        for beacon in crowd.sent(begun_ms, begun_ms):
             if beacon.send_at_ms >= crowd.opened_ms:
                 break
             if beacon.plan.start_ms + beacon.plan.length_ms < since_ms:

@@ -33,24 +33,23 @@ _BLANK: Final[dict[str, Any]] = {name: UNKNOWN if name in WORD_COLUMNS else ABSE
 
 def to_table(events: Iterable[Mapping[str, Any]]) -> pa.Table:
     """Return the events as rows of EVENT_SCHEMA, in their order."""
-    rows = [_row(event) for event in events]
+    rows = [*events]
+    # Column by column: a dict of all names for each event took twice the time.
+    columns = {name: [blank if (v := row.get(name)) is None else v for row in rows] for name, blank in _BLANK.items()}
+    columns["type"] = [TYPE_CODES[row["type"]] for row in rows]
+    columns["fatal"] = [_fatal(row, int(told)) for row, told in zip(rows, columns["fatal"], strict=True)]
+    columns["error_code"] = [str(code) for code in columns["error_code"]]
+    columns["view_key"] = [view_key(*key) for key in zip(columns["tenant_id"], columns["view_id"], strict=True)]
     arrays = []
     for field in EVENT_SCHEMA:
-        values = [row[field.name] for row in rows]
+        values = columns[field.name]
         word = pa.types.is_dictionary(field.type)
         arrays.append(pa.array(values, pa.string()).dictionary_encode() if word else pa.array(values, field.type))
     return pa.Table.from_arrays(arrays, schema=EVENT_SCHEMA)
 
 
-def _row(event: Mapping[str, Any]) -> dict[str, Any]:
-    row = _BLANK | {k: v for k, v in event.items() if k in _BLANK and v is not None}
-    row["type"] = TYPE_CODES[event["type"]]
-    row["fatal"] = int(row["fatal"])
-    if event.get("halted") and row["fatal"] == Fatality.UNKNOWN:
-        row["fatal"] = int(Fatality.HALTED)
-    row["error_code"] = str(row["error_code"])
-    row["view_key"] = view_key(row["tenant_id"], row["view_id"])
-    return row
+def _fatal(event: Mapping[str, Any], told: int) -> int:
+    return int(Fatality.HALTED) if told == Fatality.UNKNOWN and event.get("halted") else told
 
 
 def to_events(table: pa.Table) -> list[dict[str, Any]]:
