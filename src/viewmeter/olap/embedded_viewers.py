@@ -14,7 +14,7 @@ from typing import Final
 import pyarrow as pa
 
 from viewmeter.model.calendar import Period, period_of, zone_of
-from viewmeter.model.time import HOUR_MS, Interval
+from viewmeter.model.time import Interval
 from viewmeter.olap import embedded_zones as calendar
 from viewmeter.olap.embedded_database import Connection, first
 from viewmeter.olap.embedded_expiry import reach
@@ -78,8 +78,6 @@ def _check(question: Scan) -> None:
     asked = {*question.dimensions, *(f.dimension for f in question.filters)}
     if missing := asked - _KNOWN:
         raise ValueError(f"exact viewers are known by {', '.join(sorted(_KNOWN))}, not by {', '.join(sorted(missing))}")
-    if any(edge % HOUR_MS for edge in question.edges_ms):
-        raise ValueError("exact viewers are known by whole hours (UTC): edges_ms must be multiples of one")
 
 
 def _by_hour(con: Connection, question: Scan, first: int) -> pa.Table:

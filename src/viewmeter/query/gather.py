@@ -144,17 +144,13 @@ class Gathering:
         return _renumbered(self._snapshot.scan(replace(question, edges_ms=edges)), buckets)
 
     def _exact(self, question: Scan) -> pa.Table:
-        edges, buckets = _rounded(question.edges_ms, HOUR_MS)
-        if len(edges) < 2:
-            return _empty(question, "unique_viewers_exact")
         try:
-            found = self._snapshot.exact_viewers(replace(question, edges_ms=edges), self.ground.zone)
+            return self._snapshot.exact_viewers(question, self.ground.zone)
         except ValueError as error:
             detail = f"unique_viewers_exact: {error}"
             raise QueryProblem(
                 "not_covered", 422, detail, [{"field": "metrics", "code": "not_covered", "detail": detail}]
             ) from error
-        return _renumbered(found, buckets)
 
     def _parts(self, source: Source, edges: Edges) -> tuple[Part, ...]:
         return () if source.kept is None else self.ground.parts(edges, source.kept)

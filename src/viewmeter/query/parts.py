@@ -98,7 +98,8 @@ class Ground:
         return period_of(instant_ms, "day", zone_of(self.zone))
 
     def _step_ms(self, kept: Kept) -> int:
-        return HOUR_MS if kept.hourly else self._coverage.hour_step_ms
+        # Exact viewers are counted in the day in which their hour begins, so days of any zone can be told apart.
+        return HOUR_MS if kept.hourly and not kept.viewers else self._coverage.hour_step_ms
 
     def _minutes_ms(self, kept: Kept) -> int:
         coarser = self._hours_from_ms if "hour" in kept.tiers else 0

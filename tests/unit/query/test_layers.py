@@ -355,6 +355,23 @@ def test_exact_viewers_are_counted_once_over_hours_channels_and_videos(layers: L
         layers.ask("unique_viewers_exact", 0, HOUR, dimensions=["country"])
 
 
+def test_exact_viewers_of_days_of_a_zone_off_the_hour_count_where_their_hour_begins(layers: Layers) -> None:
+    """And nothing is widened: the plays beside them are those of the days that were asked for."""
+    layers.store.set_zones({"acme": "Asia/Kolkata"}, T0 - 90 * DAY)
+    watched = {18 * HOUR + 15 * MINUTE: 1, 19 * HOUR: 2, 20 * HOUR: 3, 42 * HOUR: 3, 43 * HOUR: 4}
+    layers.close(*(fact(at, viewer=viewer, plays=1) for at, viewer in watched.items()), also=range(-24, 72))
+    layers.build(3 * DAY)
+    metrics = ["plays", "unique_viewers_exact"]
+    asked = {"granularity": "day", "zone": "Asia/Kolkata", "time_zone": "Asia/Kolkata"}
+    for later in (3, 8, 100):  # by the hour; hours of plays are gone; viewers of hours too
+        layers.store.expire(T0 + later * DAY)
+        found = layers.ask(metrics, 18 * HOUR + 30 * MINUTE - DAY, 18 * HOUR + 30 * MINUTE + DAY, **asked)
+        assert [row["time"] for row in found.rows] == ["2027-01-15T00:00:00+05:30", "2027-01-16T00:00:00+05:30"]
+        assert found.meta["end"] == "2027-01-17T00:00:00+05:30"
+        assert [tuple(row[name] for name in metrics) for row in found.rows] == [(1, 1), (3, 2)]
+        assert found.meta["by_utc_hours"] == metrics[1:]
+
+
 # --- curves and cohorts -------------------------------------------------------------------------------------------
 
 
