@@ -2,7 +2,8 @@
 
 In: accepted beacons, on the event loop. Out: a future per group that is done when the group is durable. Promised: a
 beacon is answered only after its batch is in the log; at most `max_pending_events` wait (beyond it `OverloadedError`);
-`close()` loses nothing that waits. One group is with the disk while the next one fills.
+`close()` loses nothing that waits. One group is with the disk while the next one fills, and commits begin `linger_ms`
+apart: what comes after a pause is written at once, what comes in a stream is written together (decision 131).
 
 All Python work is on the event loop; the thread only compresses and writes, which releases the GIL. (A thread that
 also builds the batch keeps the loop waiting for the GIL up to 5 ms at a time.)
@@ -11,10 +12,10 @@ also builds the batch keeps the loop waiting for the GIL up to 5 ms at a time.)
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
 
 import structlog
 
@@ -24,10 +25,6 @@ from viewmeter.collector.settings import CollectorSettings
 from viewmeter.eventlog.protocol import LogUnavailableError, LogWriter
 
 _log = structlog.get_logger(__name__)
-
-_BUSY_EVENTS: Final = 200
-"""A group this large means load: the next one is given `linger_ms` to fill, which makes commits fewer and cheaper. That
-counts from its first beacon on, so what it waited for the disk is part of it (decision 130)."""
 
 
 class OverloadedError(Exception):
@@ -41,13 +38,12 @@ class Group:
     not be cancelled: that would cancel the waiting of all. The collector cancels senders only while it reads.
     """
 
-    __slots__ = ("began_s", "columns", "done", "events", "take")
+    __slots__ = ("columns", "done", "events", "take")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, compiled: bool) -> None:
         self.columns = Columns(compiled=compiled)
         self.take = self.columns.take
         self.events = 0
-        self.began_s = 0.0  # when its first beacon came
         self.done: asyncio.Future[None] = loop.create_future()
 
 
@@ -72,7 +68,7 @@ class GroupCommit:
         self._next = self._new_group()
         self._writing: Group | None = None
         self._scheduled = False
-        self._last_events = 0
+        self._began_s = -math.inf  # when the last commit began
         self.pending_events = 0
 
     def take(
@@ -117,7 +113,6 @@ class GroupCommit:
     def _added(self, group: Group, count: int) -> None:
         if not group.events:
             self._waiting.append(group)
-            group.began_s = self._monotonic_s()
         group.events += count
         self.pending_events += count
         if self._writing is None and not self._scheduled:
@@ -131,9 +126,7 @@ class GroupCommit:
 
     def _schedule(self) -> None:
         self._scheduled = True
-        wait_s = 0.0
-        if self._last_events >= _BUSY_EVENTS:
-            wait_s = self._waiting[0].began_s + self._settings.linger_ms / 1000 - self._monotonic_s()
+        wait_s = self._began_s + self._settings.linger_ms / 1000 - self._monotonic_s()
         if wait_s > 0:
             self._loop.call_later(wait_s, self._start)
         else:
@@ -145,7 +138,7 @@ class GroupCommit:
         group = self._waiting.pop(0)
         if group is self._next:
             self._next = self._new_group()
-        self._last_events = group.events
+        self._began_s = self._monotonic_s()
         self._writing = group
         batch = group.columns.batch()
         started = time.perf_counter()

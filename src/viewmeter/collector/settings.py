@@ -63,7 +63,7 @@ class CollectorSettings:
     """Largest batch of one commit."""
 
     linger_ms: int = 7
-    """How long a busy worker collects beacons for one commit, from the first one on. An idle one commits at once."""
+    """How far apart commits begin at least. What comes after a pause is written at once."""
 
     retry_after_s: int = 2
     """What 503 answers tell the client to wait."""
