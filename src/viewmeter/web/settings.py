@@ -10,7 +10,7 @@ class WebSettings:
     """Bounds of the HTTP API. Each bound has an answer: 503 `busy`, 504 `timeout`, 413."""
 
     query_threads: int = 2
-    """Queries that run at once. DuckDB spreads each over the cores by itself: more than cores cost more than they give."""
+    """Queries that run at once. DuckDB spreads each over the cores by itself, so more than cores give nothing."""
     waiting_queries: int = 200
     """Queries that may wait for a thread; more are answered 503 `busy`."""
     query_timeout_s: float = 30.0
