@@ -29,6 +29,7 @@ from viewmeter.model.catalogue import SPEED_ROLLUPS, Rollup
 from viewmeter.model.time import HOUR_MS, Interval
 from viewmeter.olap import embedded_batch as batches
 from viewmeter.olap.embedded_batch import LOADED, Batch
+from viewmeter.olap.embedded_changes import Changes
 from viewmeter.olap.embedded_checks import checked_speed, hours_of
 from viewmeter.olap.embedded_compaction import compact, count_rows
 from viewmeter.olap.embedded_copy import copy_to
@@ -61,7 +62,6 @@ from viewmeter.olap.protocol import (
 __all__ = ["DuckDBSettings", "DuckDBStore", "StoreLockedError", "StoreVersionError"]
 
 T = TypeVar("T")
-_CHANGES_MAX: Final = 100_000
 _SEEN_MAX: Final = 10_000
 
 log = structlog.get_logger(__name__)
@@ -90,7 +90,7 @@ class DuckDBStore:
         )  # fmt: skip
         self._coverages, self._limits = CoverageCache(), Limits()
         self._last = self._read_last()
-        self._changes = _Changes()
+        self._changes = Changes()
         self._seen: set[int] = set()  # hours that an append of this process was of
 
     # --- the speed layer -----------------------------------------------------------------------------------
@@ -312,36 +312,6 @@ class DuckDBStore:
             self._limits.close()
             self._compactor.close()
             self._db.close()
-
-
-class _Changes:
-    """Which hours changed, by a number that rises."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._hours: dict[int, int] = {}
-        self._number = 0
-        self._forgotten = 0
-
-    def note(self, hours: Sequence[int]) -> None:
-        """Count a change of these hours; after it is visible, so that no answer kept under the new number is old."""
-        with self._lock:
-            self._number += 1
-            self._hours.update(dict.fromkeys(hours, self._number))
-            if len(self._hours) > _CHANGES_MAX:  # eleven years of hours: forget which, keep that something changed
-                self._hours.clear()
-                self._forgotten = self._number
-
-    def number(self, interval: Interval) -> int:
-        """Return the number of the last change in the range."""
-        start_ms, end_ms = interval
-        with self._lock:
-            hours = range(start_ms - start_ms % HOUR_MS, end_ms, HOUR_MS)
-            if len(hours) > len(self._hours):
-                touched = [n for hour, n in self._hours.items() if start_ms - HOUR_MS < hour < end_ms]
-            else:
-                touched = [self._hours[hour] for hour in hours if hour in self._hours]
-            return max(touched, default=self._forgotten)
 
 
 def _commit_row(commit: Commit) -> list[object]:
