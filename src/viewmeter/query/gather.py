@@ -11,11 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from viewmeter.model.catalogue import METRICS, ROLLUPS
+from viewmeter.model.catalogue import METRICS
 from viewmeter.model.spans import minus
 from viewmeter.model.time import HOUR_MS, Interval, rfc3339
 from viewmeter.olap.protocol import Filter, Part, Scan, Snapshot
@@ -122,26 +120,19 @@ class Gathering:
         parts = self._parts(source, edges)
         if source.kind == "gauge":
             samples = gauges.of_samples(parts)
-            found = [Found(self._scan(replace(question, parts=samples)), "samples")] if samples else []
+            found = [Found(self._snapshot.scan(replace(question, parts=samples)), "samples")] if samples else []
             peaks = gauges.peak_scans(self._plan, source, edges, self.ground, more)
             reach_ms = self.ground.minutes_from_ms
             for scan, role in peaks:
-                found.append(Found(gauges.as_samples(self._plan, source, self._scan(scan), reach_ms), role))
+                found.append(Found(gauges.as_samples(self._plan, source, self._snapshot.scan(scan), reach_ms), role))
             return found
         if source.kind == "exact":
             return [Found(self._exact(question), "exact")]
-        found = [Found(self._scan(replace(question, parts=parts)))] if parts else []
+        found = [Found(self._snapshot.scan(replace(question, parts=parts)))] if parts else []
         pieces = self._pieces(whole, edges)
         if pieces and self._raw is not None:
             found.append(Found(self._raw.scan(question, pieces)))
         return found or [Found(_empty(question))]
-
-    def _scan(self, question: Scan) -> pa.Table:
-        grain = ROLLUPS[question.rollup].grain_ms
-        edges, buckets = _rounded(question.edges_ms, grain)
-        if edges == question.edges_ms:
-            return self._snapshot.scan(question)
-        return _renumbered(self._snapshot.scan(replace(question, edges_ms=edges)), buckets)
 
     def _exact(self, question: Scan) -> pa.Table:
         try:
@@ -174,8 +165,8 @@ class Gathering:
     def by_utc_hours(self) -> tuple[str, ...]:
         """Return the metrics that are cut at another instant than the edges say.
 
-        Peaks, and exact viewers of days, are kept by whole hours of UTC. Where a zone's day begins inside of one, that
-        hour is in the day in which it begins.
+        Peaks and exact viewers are kept by whole hours of UTC. Where a zone's bucket begins inside of one, that hour is
+        in the bucket before, in which it begins itself.
         """
         edges = self.settled.edges
         inside = [edge for edge in edges if edge % HOUR_MS]
@@ -238,28 +229,6 @@ def _ground(planned: Plan, snapshot: Snapshot, zone: str) -> Ground:
     if zone == "UTC" or ground.has_days(Interval(query.start_ms, query.end_ms)):
         return ground
     return Ground(snapshot.coverage("UTC", planned.visible.tenant_id), "UTC")
-
-
-def _rounded(edges: Edges, grain_ms: int) -> tuple[Edges, npt.NDArray[np.int64]]:
-    """Return edges of whole grains, and the bucket of each of theirs among the given ones.
-
-    An edge inside of a grain is never one of rows that are read: such a grain is open, or read from finer rows. So it
-    can be moved to the grain's start, and buckets that vanish by it have no rows.
-    """
-    given = np.asarray(edges, np.int64)
-    inside = given % grain_ms
-    if not inside.any():
-        return edges, np.arange(len(edges) - 1)
-    moved = given - inside
-    kept = np.flatnonzero(np.diff(moved))
-    return tuple(moved[[*kept, *([-1] if len(kept) else [])]].tolist()), kept
-
-
-def _renumbered(table: pa.Table, buckets: npt.NDArray[np.int64]) -> pa.Table:
-    column = table.schema.get_field_index("bucket")
-    numbers = buckets[table["bucket"].to_numpy()] if table.num_rows else np.zeros(0, np.int64)
-    changed: pa.Table = table.set_column(column, "bucket", pa.array(numbers.astype(np.int32)))
-    return changed
 
 
 def _empty(question: Scan, *more: str) -> pa.Table:

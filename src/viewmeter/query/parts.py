@@ -41,6 +41,7 @@ class Kept:
     tiers: tuple[Tier, ...]
     speed: bool
     hourly: bool = False  # its hours are whole ones, whatever the zone
+    begins: bool = False  # such an hour may count where it begins, though an edge of the zone lies inside
     viewers: bool = False  # the exact viewers: their hours have a reach of their own
 
     @staticmethod
@@ -98,8 +99,7 @@ class Ground:
         return period_of(instant_ms, "day", zone_of(self.zone))
 
     def _step_ms(self, kept: Kept) -> int:
-        # Exact viewers are counted in the day in which their hour begins, so days of any zone can be told apart.
-        return HOUR_MS if kept.hourly and not kept.viewers else self._coverage.hour_step_ms
+        return HOUR_MS if kept.hourly and not kept.begins else self._coverage.hour_step_ms
 
     def _minutes_ms(self, kept: Kept) -> int:
         coarser = self._hours_from_ms if "hour" in kept.tiers else 0
@@ -242,16 +242,23 @@ class Ground:
         return merged(usable)
 
     def _hours(self, edges: Edges, closed: Sequence[Interval], kept: Kept) -> list[Interval]:
-        step = self._step_ms(kept)
+        finer_from = self._minutes_ms(kept) if "minute" in kept.tiers else sys.maxsize
+        step, whole = self._step_ms(kept), HOUR_MS if kept.hourly else self._coverage.hour_step_ms
+
+        def step_at(instant_ms: int) -> int:
+            return whole if instant_ms >= finer_from else step  # where minutes can tell, no hour counts as a whole
+
         found: list[Interval] = []
         for span in closed:
             start, end = _from(span, self._from_ms(kept))
-            start, end = -floor_to(-start, step), floor_to(end, step)
+            start, end = -floor_to(-start, step_at(start)), floor_to(end, step_at(end))
             if start >= end:
                 continue
             inside = np.asarray(edges[bisect_right(edges, start) : bisect_left(edges, end)], np.int64)
-            begun = np.unique(inside[inside % step != 0] // step) * step  # a day has 1,440 minutes, and 24 hours
-            cut = merged(Interval(at, at + step) for at in begun.tolist())
+            steps = np.where(inside >= finer_from, whole, step)
+            off = inside % steps  # a day has 1,440 minutes, and 24 hours
+            begun = {*zip((inside - off)[off != 0].tolist(), steps[off != 0].tolist(), strict=True)}
+            cut = merged(Interval(at, at + width) for at, width in sorted(begun))
             found += minus([Interval(start, end)], cut)
         return found
 

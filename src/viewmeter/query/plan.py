@@ -24,8 +24,10 @@ PEAKS: Final = "peaks"
 _NO_ANSWERS: Final = frozenset((_SAMPLES, PEAKS, "retention"))
 """Rollups that are asked in a way of their own."""
 
-SAMPLES_KEPT: Final = Kept("concurrent viewers", ("minute", "hour", "day", "week", "month"), speed=True, hourly=True)
-EXACT_KEPT: Final = Kept("exact viewers", ("hour", "day", "month"), speed=False, hourly=True, viewers=True)
+SAMPLES_KEPT: Final = Kept(
+    "concurrent viewers", ("minute", "hour", "day", "week", "month"), speed=True, hourly=True, begins=True
+)
+EXACT_KEPT: Final = Kept("exact viewers", ("hour", "day", "month"), speed=False, hourly=True, begins=True, viewers=True)
 
 
 @dataclass(frozen=True)

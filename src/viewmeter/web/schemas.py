@@ -119,7 +119,7 @@ class AnswerMeta(Struct):
     ]
     by_utc_hours: Annotated[
         list[str],
-        Meta(description="metrics kept by whole hours of UTC, where days of the zone begin inside of one"),
+        Meta(description="metrics kept by whole hours of UTC, where buckets of the zone begin inside of one"),
     ]
     cached: bool
     approximate: Annotated[dict[str, Any], Meta(description="metrics from sketches, with their error")]

@@ -316,6 +316,27 @@ def test_peaks_of_days_of_a_zone_off_the_hour_say_that_they_are_of_utc_hours(lay
     assert of_samples.meta["by_utc_hours"] == []
 
 
+def test_peaks_of_recent_days_of_a_zone_off_the_hour_are_exact_while_minutes_tell(layers: Layers) -> None:
+    """And from hours alone they are those of the hours that begin in the day; nothing is refused, nothing widened."""
+    layers.store.set_zones({"acme": "Asia/Kolkata"}, T0 - 90 * DAY)
+    seen = {17 * HOUR: 4, 18 * HOUR + 45 * MINUTE: 5, 20 * HOUR: 2}  # the second at 00:15 of the 16th in Kolkata
+    layers.close(*(present(at, viewers) for at, viewers in seen.items()), also=range(-24, 72))
+    asked = {"granularity": "day", "zone": "Asia/Kolkata", "time_zone": "Asia/Kolkata"}
+    metrics = ["plays", "peak_concurrent_viewers"]
+
+    def peaks() -> tuple[list[int], list[str]]:
+        found = layers.ask(metrics, -5 * HOUR - 30 * MINUTE, 42 * HOUR + 30 * MINUTE, **asked)
+        assert [row["time"][:10] for row in found.rows] == ["2027-01-15", "2027-01-16"]
+        return [row[metrics[1]] for row in found.rows], found.meta["by_utc_hours"]
+
+    assert peaks() == ([4, 5], [])
+    layers.store.expire(T0 + 2 * DAY)  # minutes of two hours are kept
+    assert peaks() == ([5, 2], metrics[1:])
+    layers.build(3 * DAY)
+    layers.store.expire(T0 + 8 * DAY)  # and now days alone
+    assert peaks() == ([5, 2], metrics[1:])
+
+
 def test_peaks_that_would_have_to_add_up_are_refused(layers: Layers) -> None:
     old_samples(layers)
     with pytest.raises(QueryProblem, match="peaks of each of the channels") as refused:
