@@ -30,6 +30,7 @@ from viewmeter.model.problems import CONTENT_TYPE, Problem, problem
 from viewmeter.web.outflow import Outflow, SlowReaderError
 from viewmeter.web.seats import Seats
 
+_CANCELLED_WITHIN_S: Final = 5.0
 log = structlog.get_logger(__name__)
 
 EVENTS: Final = "/api/v1/events/"
@@ -167,12 +168,11 @@ class Gateway:
             await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
         finally:
             gone.cancel()
-            if not work.done():
-                work.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await work
-            visit.seats.leave(who)
-            self._peers.discard(scope.client)
+            try:
+                await _ended(work)
+            finally:
+                visit.seats.leave(who)
+                self._peers.discard(scope.client)
 
     async def _exchange(self, visit: _Visit) -> None:
         """Pass the request on and the answer back."""
@@ -318,6 +318,22 @@ class Gateway:
 
     def _too_large(self) -> _BodyError:
         return _BodyError("body_too_large_request", f"Send at most {self._settings.max_request_bytes:,} bytes.")
+
+
+async def _ended(work: asyncio.Future[None]) -> None:
+    """Return when the work has ended, told to where it has not; raises what it raised.
+
+    A write to a client that leaves at that very moment may never return, not even when it is cancelled. Nobody's seat
+    is held for it.
+    """
+    if not work.done():
+        work.cancel()
+        await asyncio.wait({work}, timeout=_CANCELLED_WITHIN_S)
+        if not work.done():
+            log.warning("a request that was cancelled does not end")
+            return
+    with contextlib.suppress(asyncio.CancelledError):
+        await work  # also for its error, which would keep the connection with all frames that it went through
 
 
 def _unfit(scope: Any) -> Problem | None:
