@@ -13,7 +13,7 @@ from typing import Final
 
 import pyarrow as pa
 
-from viewmeter.model.calendar import Period, period_of, zone_of
+from viewmeter.model.calendar import Period, hour_step_ms, period_of, zone_of
 from viewmeter.model.time import Interval
 from viewmeter.olap import embedded_zones as calendar
 from viewmeter.olap.embedded_database import Connection, first
@@ -64,7 +64,7 @@ def build(con: Connection, kind: Period, zone: str, period: Interval) -> None:
 
 def exact_viewers(con: Connection, question: Scan, zone: str) -> pa.Table:
     """Count distinct viewers exactly; see the protocol."""
-    _check(question)
+    _check(question, zone)
     from_ms = reach(con, "viewers")
     by_hour = [i for i, start in enumerate(question.edges_ms[:-1]) if start >= from_ms]
     kept = range(by_hour[0] if by_hour else len(question.edges_ms) - 1)
@@ -74,10 +74,14 @@ def exact_viewers(con: Connection, question: Scan, zone: str) -> pa.Table:
     return pa.concat_tables(tables)
 
 
-def _check(question: Scan) -> None:
+def _check(question: Scan, zone: str) -> None:
     asked = {*question.dimensions, *(f.dimension for f in question.filters)}
     if missing := asked - _KNOWN:
         raise ValueError(f"exact viewers are known by {', '.join(sorted(_KNOWN))}, not by {', '.join(sorted(missing))}")
+    # Days of a zone off the hour begin inside of one; any other edge would ask for a part of an hour.
+    step_ms = hour_step_ms(zone)
+    if any(edge % step_ms for edge in question.edges_ms):
+        raise ValueError("exact viewers are known by whole hours (UTC): edges_ms must be multiples of one")
 
 
 def _by_hour(con: Connection, question: Scan, first: int) -> pa.Table:

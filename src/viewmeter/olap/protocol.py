@@ -187,9 +187,9 @@ class Snapshot(Protocol):
         """Count distinct viewers of plays exactly: columns `bucket`, dimensions…, `unique_viewers_exact`.
 
         Of the question count edges, visible, dimensions and filters, which may be channel_id, video_id and is_bot.
-        Closed hours alone are known, and an hour counts in the bucket in which it begins. Older than the hours kept
-        (`viewers_from_ms`), only what is a built day or month of `zone`, of all that a tenant has or by channel, is.
-        Raises `ValueError` that says so.
+        Closed hours alone are known, and an hour counts in the bucket in which it begins: buckets are whole hours, but
+        for edges of a `zone` off the hour. Older than the hours kept (`viewers_from_ms`), only what is a built day or
+        month of `zone`, of all that a tenant has or by channel, is. Raises `ValueError` that says so.
         """
         ...
 

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from viewmeter.model.catalogue import METRICS
@@ -135,13 +137,17 @@ class Gathering:
         return found or [Found(_empty(question))]
 
     def _exact(self, question: Scan) -> pa.Table:
+        edges, buckets = _rounded(question.edges_ms, self.ground.hour_step_ms)
+        if len(edges) < 2:
+            return _empty(question, "unique_viewers_exact")
         try:
-            return self._snapshot.exact_viewers(question, self.ground.zone)
+            found = self._snapshot.exact_viewers(replace(question, edges_ms=edges), self.ground.zone)
         except ValueError as error:
             detail = f"unique_viewers_exact: {error}"
             raise QueryProblem(
                 "not_covered", 422, detail, [{"field": "metrics", "code": "not_covered", "detail": detail}]
             ) from error
+        return _renumbered(found, buckets)
 
     def _parts(self, source: Source, edges: Edges) -> tuple[Part, ...]:
         return () if source.kept is None else self.ground.parts(edges, source.kept)
@@ -229,6 +235,25 @@ def _ground(planned: Plan, snapshot: Snapshot, zone: str) -> Ground:
     if zone == "UTC" or ground.has_days(Interval(query.start_ms, query.end_ms)):
         return ground
     return Ground(snapshot.coverage("UTC", planned.visible.tenant_id), "UTC")
+
+
+def _rounded(edges: Edges, step_ms: int) -> tuple[Edges, npt.NDArray[np.int64]]:
+    """Return edges of whole steps, and the bucket of each of theirs among the given ones.
+
+    An edge inside of a step is never one of rows that are read: such an hour is open. So it can be moved to the step's
+    start, and buckets that vanish by it have no rows.
+    """
+    given = np.asarray(edges, np.int64)
+    moved = given - given % step_ms
+    kept = np.flatnonzero(np.diff(moved))
+    return tuple(moved[[*kept, *([-1] if len(kept) else [])]].tolist()), kept
+
+
+def _renumbered(table: pa.Table, buckets: npt.NDArray[np.int64]) -> pa.Table:
+    column = table.schema.get_field_index("bucket")
+    numbers = buckets[table["bucket"].to_numpy()] if table.num_rows else np.zeros(0, np.int64)
+    changed: pa.Table = table.set_column(column, "bucket", pa.array(numbers.astype(np.int32)))
+    return changed
 
 
 def _empty(question: Scan, *more: str) -> pa.Table:

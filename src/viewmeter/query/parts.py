@@ -200,6 +200,11 @@ class Ground:
         return Interval(floor_to(instant_ms, HOUR_MS), floor_to(instant_ms, HOUR_MS) + HOUR_MS)
 
     @property
+    def hour_step_ms(self) -> int:
+        """Into what the zone's days and hours cut an hour of UTC: less than an hour where they begin inside of one."""
+        return self._coverage.hour_step_ms
+
+    @property
     def minutes_from_ms(self) -> int:
         """From when on rows by the minute are kept; 0: from the beginning."""
         return self._coverage.minute_from_ms
