@@ -29,11 +29,6 @@ def many_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def metric(product: Product, name: str) -> float:
-    lines = httpx.get(f"{product.base_url}/metrics", timeout=30).text.splitlines()
-    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
-
-
 def drip(client: socket.socket, data: bytes, ended: threading.Event) -> None:
     """Send one byte after the other until the server has had enough."""
     with contextlib.suppress(OSError):
@@ -113,7 +108,7 @@ def test_at_the_bound_of_connections_those_that_do_nothing_make_room(start_produ
             idle.enter_context(connect(product))
         still_serves(product, "shed")
         wait_until(
-            "idle connections to be counted as closed", lambda: metric(product, "viewmeter_connections_shed") >= 100
+            "idle connections to be counted as closed", lambda: product.metric("viewmeter_connections_shed") >= 100
         )
 
 

@@ -15,6 +15,8 @@ import pytest
 from load import Load, beacon
 from running import Product, StartProduct, children, viewmeter, wait_until
 
+AGE_OF_ANSWERS_S = 'viewmeter_watermark_age_seconds{job="qoe"}'
+
 
 def ready(product: Product) -> bool:
     try:
@@ -135,13 +137,6 @@ def test_a_full_disk_is_a_503_and_heals_by_itself(start_product: StartProduct) -
     assert set(load.counted()) == {"before", "after"}
 
 
-def age_of_answers_s(product: Product) -> float:
-    """Return how old the newest applied moment is."""
-    text = httpx.get(f"{product.base_url}/metrics", timeout=10).text
-    found = re.search(r"^viewmeter_watermark_age_seconds\{[^}]*\} (\S+)$", text, re.MULTILINE)
-    return float(found[1]) if found else 0
-
-
 def test_a_full_disk_under_the_engine_loses_nothing(start_product: StartProduct) -> None:
     product = start_product("--workers", "1", env={"VIEWMETER_SERVER__MAX_RESTART_DELAY_S": "0.2"})
     engine = children(product)["engine"].pid
@@ -150,7 +145,7 @@ def test_a_full_disk_under_the_engine_loses_nothing(start_product: StartProduct)
     load = Load(product, "c1", threads=1).start()
     wait_until("beacons taken while the engine cannot write", lambda: len(load.acknowledged) > 50)
     load.stop()
-    wait_until("the engine to notice", lambda: not psutil.pid_exists(engine) or age_of_answers_s(product) > 2)
+    wait_until("the engine to notice", lambda: not psutil.pid_exists(engine) or product.metric(AGE_OF_ANSWERS_S) > 2)
     with contextlib.suppress(ProcessLookupError):  # it may have chosen to start anew, which is fine
         resource.prlimit(engine, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     wait_until("the engine to be well", lambda: ready(product))

@@ -24,7 +24,7 @@ from viewmeter.collector.columns import Beacon, Terms
 from viewmeter.collector.commit import GroupCommit, OverloadedError
 from viewmeter.collector.deadletters import DeadLetterWriter
 from viewmeter.collector.dialects import MAX_EVENTS, Dialect, Rejection, UndecodableError
-from viewmeter.collector.intake import take, terms_of, unfollowed
+from viewmeter.collector.intake import own_channel, take, terms_of, unfollowed
 from viewmeter.collector.places import Places
 from viewmeter.collector.rates import Buckets
 from viewmeter.collector.recent import Recent
@@ -53,12 +53,11 @@ _current_task = cast("Callable[[asyncio.AbstractEventLoop | None], asyncio.Task[
 class _Route(NamedTuple):
     dialect: str
     content_types: frozenset[str]
-    native: bool
 
 
 _ROUTES: Final = {
-    PREFIX + "beacon": _Route("native", frozenset({"application/json", "text/plain"}), native=True),
-    PREFIX + "cmcd": _Route("cmcd", frozenset({"application/cmcd", "text/cmcd", "text/plain"}), native=False),
+    PREFIX + "beacon": _Route("native", frozenset({"application/json", "text/plain"})),
+    PREFIX + "cmcd": _Route("cmcd", frozenset({"application/cmcd", "text/cmcd", "text/plain"})),
 }
 
 
@@ -239,7 +238,7 @@ class CollectorApp:
             raise ProblemError(self._later("shutting_down", admitted.headers))
         sender = self._senders.of(admitted, received_at)
         commit = cast("GroupCommit", self._commit)
-        if route.native:
+        if route.dialect == "native":
             # A body that is plain and wholly valid goes to the disk undecoded.
             terms = admitted.terms
             if terms is None or terms.sender is not sender:
@@ -252,7 +251,8 @@ class CollectorApp:
                     self._tally.clock_corrected += corrected
                 return durable, count, (), received_at
         key, query, hashes = admitted.key, admitted.query, self._hashes_of(admitted.key)
-        channel = key.channels[0] if key.channels is not None and len(key.channels) == 1 else query.get("channel_id")
+        own = own_channel(key.channels)
+        channel = query.get("channel_id") if own is None else own
         player = _player_name(query["player"]) if "player" in query else None
         decoded = self._dialects[route.dialect](body, channel_id=channel, player=player)
         self._tally.ignored_fields += decoded.ignored_fields
@@ -271,7 +271,7 @@ class CollectorApp:
     def _nothing_accepted(route: _Route, rejected: Sequence[Rejection], headers: Headers) -> Answer:
         if rejected:
             return answers.invalid_events(rejected, headers)
-        if route.native:
+        if route.dialect == "native":
             return answers.refusal("empty_beacon", "", headers)
         return answers.no_content(headers)  # a CMCD body may hold nothing that is an event
 

@@ -81,9 +81,7 @@ class GroupCommit:
         room = self._max_pending - self.pending_events
         if room <= 0:
             raise OverloadedError
-        group = self._next
-        if group.events >= self._max_batch:
-            group = self._next = self._new_group()
+        group = self._filling()
         if group.take is None:
             return None
         taken = group.take(body, terms, sent_at, received_at, room)
@@ -100,12 +98,16 @@ class GroupCommit:
         count = beacon.events
         if self.pending_events + count > self._max_pending:
             raise OverloadedError
-        group = self._next
-        if group.events >= self._max_batch:
-            group = self._next = self._new_group()
+        group = self._filling()
         group.columns.add(beacon)
         self._added(group, count)
         return group.done
+
+    def _filling(self) -> Group:
+        """Return the group that takes the next beacon. It may be empty, and is then not scheduled."""
+        if self._next.events >= self._max_batch:
+            self._next = self._new_group()
+        return self._next
 
     def _new_group(self) -> Group:
         return Group(self._loop, compiled=self._settings.compiled_decoder)

@@ -55,12 +55,17 @@ def in_time(sent_at: str | None, received_at: int, settings: CollectorSettings) 
     return shift, received_at - settings.max_age_ms - shift, received_at + settings.max_ahead_ms - shift
 
 
+def own_channel(channels: tuple[str, ...] | None) -> str | None:
+    """Return the channel of events that name none: the only one of the key. None: it has several, or all."""
+    return channels[0] if channels is not None and len(channels) == 1 else None
+
+
 def terms_of(
     hashes: TenantHashes, sender: Sender, channels: tuple[str, ...] | None, settings: CollectorSettings
 ) -> Terms:
     """Return what holds for all bodies of a sender. `channels`: those of the key, None = all."""
     return Terms(
-        own=channels[0] if channels is not None and len(channels) == 1 else None,
+        own=own_channel(channels),
         channels=channels,
         views=hashes.views,
         viewers=hashes.viewers,
@@ -84,7 +89,7 @@ def take(
     if not decoded.events:
         return Taken((), 0, decoded.rejected)
     shift, oldest, newest = in_time(sent_at, received_at, settings)
-    own = channels[0] if channels is not None and len(channels) == 1 else None
+    own = own_channel(channels)
     fields = transposed(decoded.events)
     named = set(fields[CHANNEL])
     if own is not None and (None in named or "" in named):

@@ -33,6 +33,7 @@ from viewmeter.olap.embedded_changes import Changes
 from viewmeter.olap.embedded_checks import checked_speed, hours_of
 from viewmeter.olap.embedded_compaction import compact, count_rows
 from viewmeter.olap.embedded_copy import copy_to
+from viewmeter.olap.embedded_coverage import CoverageCache, Moves
 from viewmeter.olap.embedded_database import (
     Limits,
     Readers,
@@ -43,10 +44,11 @@ from viewmeter.olap.embedded_database import (
     sync_names,
     transaction,
 )
-from viewmeter.olap.embedded_glance import Glance, MovedError, Moves
+from viewmeter.olap.embedded_glance import Glance, MovedError
 from viewmeter.olap.embedded_migration import StoreVersionError, prepare
+from viewmeter.olap.embedded_scan import scan
 from viewmeter.olap.embedded_settings import DuckDBSettings
-from viewmeter.olap.embedded_snapshot import CoverageCache, DuckDBSnapshot
+from viewmeter.olap.embedded_snapshot import DuckDBSnapshot
 from viewmeter.olap.embedded_tables import all_tables, appended
 from viewmeter.olap.protocol import (
     ClosedHour,
@@ -104,10 +106,10 @@ class DuckDBStore:
                     f"commit {commit.number} is already in (the last one is {self._last.number}): "
                     "append each batch once, with rising numbers"
                 )
-            # The first rows of an hour change what is where.
-            is_new = not self._seen.issuperset(hours_of(checked))
+            hours = hours_of(checked)
+            is_new = not self._seen.issuperset(hours)  # the first rows of an hour change what is where
             with transaction(self._db, self._moves.moving if is_new else nullcontext):
-                hours = self._insert(checked, commit.number)
+                self._insert(checked, hours, commit.number)
                 self._db.execute("INSERT INTO commits VALUES (?, ?, ?, ?)", _commit_row(commit))
             if is_new:
                 self._seen = {*hours} if len(self._seen) > _SEEN_MAX else self._seen | {*hours}
@@ -118,8 +120,9 @@ class DuckDBStore:
     def load(self, rows: Mapping[str, pa.Table]) -> None:
         """Add rows that come from no log, in one transaction; their hours stay open for ever."""
         checked = checked_speed(rows)
+        hours = hours_of(checked)
         with self._writing, transaction(self._db, self._moves.moving):
-            hours = self._insert(checked, LOADED)
+            self._insert(checked, hours, LOADED)
             closed = first(
                 self._db.execute(
                     "SELECT hour_ms FROM closed_hours WHERE hour_ms IN (SELECT unnest(?::BIGINT[]))", [hours]
@@ -130,16 +133,14 @@ class DuckDBStore:
         sync_names(self._path)
         self._changes.note(hours)
 
-    def _insert(self, rows: Sequence[tuple[Rollup, pa.Table]], number: int) -> list[int]:
+    def _insert(self, rows: Sequence[tuple[Rollup, pa.Table]], hours: Sequence[int], number: int) -> None:
         for rollup, table in rows:
             self._db.register("arriving", table)
             # After a failure the transaction takes no more statements: the next register() replaces the view.
             self._db.execute(f"INSERT INTO {appended(rollup)} BY NAME SELECT * FROM arriving")
             self._db.unregister("arriving")
-        hours = hours_of(rows)
         if hours:
             self._db.execute("INSERT INTO speed_hours SELECT unnest(?::BIGINT[]), ?", [hours, number])
-        return hours
 
     # --- commits -------------------------------------------------------------------------------------------
 
@@ -253,8 +254,9 @@ class DuckDBStore:
             return work(state)
 
     def scan(self, question: Scan) -> pa.Table:
-        """Return merged measures: a snapshot of one scan."""
-        return self.read(lambda state: state.scan(question), scans=1)
+        """Return merged measures, of one state of the store."""
+        with self._readers.one() as con, noticed():
+            return scan(con, question, self._settings, self._limits)
 
     def change_number(self, interval: Interval) -> int:
         """Return a number that rises whenever rows of the range change: an answer is fresh while it stands still."""

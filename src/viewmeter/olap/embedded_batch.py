@@ -25,8 +25,8 @@ from viewmeter.olap import embedded_viewers as people
 from viewmeter.olap import embedded_zones as calendar
 from viewmeter.olap.embedded_checks import checked_batch, checked_hours, checked_viewers
 from viewmeter.olap.embedded_coarser import add_coarser, arriving, finer
+from viewmeter.olap.embedded_coverage import Moves
 from viewmeter.olap.embedded_database import Connection, first, transaction
-from viewmeter.olap.embedded_glance import Moves
 from viewmeter.olap.embedded_settings import DuckDBSettings
 from viewmeter.olap.embedded_tables import appended, batch, merged
 from viewmeter.olap.protocol import (

@@ -1,7 +1,8 @@
 """Running a scan on DuckDB: one query for everything, its lists made into sketches.
 
-In: a connection inside a transaction, a `Scan`. Out: the table that the protocol promises. Promised: at most
-`row_limit` groups, refused beyond; every result is fetched whole, since a half-read one blocks its connection.
+In: a connection, a `Scan`. Out: the table that the protocol promises. Promised: at most
+`row_limit` groups, refused beyond; every result is fetched whole, since a half-read one blocks its connection. A scan
+is one statement, so it sees one state of the store with a transaction around it or without.
 """
 
 from __future__ import annotations
@@ -13,12 +14,22 @@ import pyarrow as pa
 from viewmeter.model.catalogue import Kind, Measure
 from viewmeter.model.sketches import merge_kll, of_lists
 from viewmeter.olap import embedded_sql as sql
+from viewmeter.olap.embedded_database import Limits
+from viewmeter.olap.embedded_settings import DuckDBSettings
 from viewmeter.olap.embedded_tables import sketch_column
 from viewmeter.olap.errors import ScanTooLargeError
 from viewmeter.olap.protocol import Scan
 
 
-def run(con: duckdb.DuckDBPyConnection, question: Scan, row_limit: int) -> pa.Table:
+def scan(con: duckdb.DuckDBPyConnection, question: Scan, settings: DuckDBSettings, limits: Limits) -> pa.Table:
+    """Return the table. Raises ValueError, `ScanTooLargeError` and TimeoutError as `Snapshot.scan` does."""
+    sql.check_known(question)
+    with limits.limited(con, settings.scan_timeout_s):
+        fetched = _run(con, question, settings.scan_rows_max)
+    return _assemble(question, fetched)
+
+
+def _run(con: duckdb.DuckDBPyConnection, question: Scan, row_limit: int) -> pa.Table:
     """Ask DuckDB; raises `ScanTooLargeError` beyond `row_limit` groups."""
     fetch = _fetch_lists if any(m.kind in sql.SKETCHES for m in sql.measures_of(question)) else _fetch_numbers
     try:
@@ -43,7 +54,7 @@ def _fetch_lists(con: duckdb.DuckDBPyConnection, statement: sql.Sql) -> pa.Table
     return table
 
 
-def assemble(question: Scan, fetched: pa.Table) -> pa.Table:
+def _assemble(question: Scan, fetched: pa.Table) -> pa.Table:
     """Return the table with its lists as serialised sketches, null where a group has none."""
     head = [name for name in ("bucket", "time_ms", *question.dimensions) if name in fetched.column_names]
     columns = {name: fetched[name] for name in head}

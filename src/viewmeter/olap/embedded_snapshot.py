@@ -7,51 +7,23 @@ version is new.
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Final
 
 import pyarrow as pa
 
 from viewmeter.model.calendar import Period, hour_step_ms, period_of, zone_of
 from viewmeter.model.spans import Spans, merged, minus
 from viewmeter.model.time import HOUR_MS, Interval
-from viewmeter.olap import embedded_sql as sql
 from viewmeter.olap import embedded_viewers as people
 from viewmeter.olap import embedded_zones as calendar
+from viewmeter.olap.embedded_coverage import CoverageCache, Moves
 from viewmeter.olap.embedded_database import Connection, Limits, first
 from viewmeter.olap.embedded_expiry import reach
-from viewmeter.olap.embedded_glance import Moves
-from viewmeter.olap.embedded_scan import assemble, run
+from viewmeter.olap.embedded_scan import scan
 from viewmeter.olap.embedded_settings import DuckDBSettings
 from viewmeter.olap.errors import ScanTooLargeError
 from viewmeter.olap.protocol import Coverage, Scan
-
-_COVERAGES_MAX: Final = 256
-
-CoverageKey = tuple[int, str, str | None]
-
-
-class CoverageCache:
-    """Coverage by version, zone and tenant; bounded."""
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[CoverageKey, Coverage] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: CoverageKey) -> Coverage | None:
-        """Return what was kept."""
-        with self._lock:
-            return self._kept.get(key)
-
-    def put(self, key: CoverageKey, coverage: Coverage) -> None:
-        """Keep it; the oldest goes where there is no room."""
-        with self._lock:
-            self._kept[key] = coverage
-            while len(self._kept) > _COVERAGES_MAX:
-                self._kept.popitem(last=False)
 
 
 class DuckDBSnapshot:
@@ -103,10 +75,7 @@ class DuckDBSnapshot:
         Raises ValueError for what the rollup does not have, `ScanTooLargeError` beyond `scan_rows_max`, TimeoutError
         when the scan itself takes too long.
         """
-        sql.check_known(question)
-        with self._limits.limited(self._con, self._settings.scan_timeout_s):
-            fetched = run(self._con, question, self._settings.scan_rows_max)
-        return assemble(question, fetched)
+        return scan(self._con, question, self._settings, self._limits)
 
     def exact_viewers(self, question: Scan, zone: str = "UTC") -> pa.Table:
         """Count distinct viewers exactly."""

@@ -1,8 +1,8 @@
 """Scans and compaction as SQL, derived from the catalogue.
 
-In: a `Scan` or a rollup. Out: SQL text, and parameters for its `?` parameters. Promised: of a
-caller's values those alone stand in the text that are letters, digits and some marks that mean nothing in SQL; beside
-them it has names that the catalogue knows and whole numbers. Not done: running anything.
+In: a `Scan` or a rollup. Out: SQL text, and parameters for its `?` parameters. Promised: of a caller's
+values those alone stand in the text that are letters, digits and some marks that mean nothing in SQL; beside them it
+has names that the catalogue knows and whole numbers. Not done: running anything.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _source(question: Scan, measures: Sequence[Measure], with_time: bool) -> Sql
     rollup = ROLLUPS[question.rollup]
     bucket, join, bucket_parameters = bucket_sql(question.edges_ms)
     head = [f"({bucket})::INTEGER AS bucket", *(["time_ms"] if with_time else []), *map(_spoken, question.dimensions)]
-    ranges_of: dict[tuple[Table, str], list[Interval]] = _ranges(question)
+    ranges_of = _ranges(question)
     if not any(sources(rollup, table) for table, _ in ranges_of):
         ranges_of = {(rollup.tiers[0], ""): []}  # nothing is where this rollup has rows: an answer's shape, and no row
     selects: list[str] = []

@@ -9,7 +9,7 @@ at that moment. Not done: any clock, any HTTP.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -86,11 +86,11 @@ class Analytics:
 
         `zone` is the tenant's reporting zone; of all tenants together it is UTC, whose days all have.
         """
-        kept = self.kept(query, visible, now_ms, watermark_ms, zone)
+        key, change = self._place(query, visible, zone)
+        kept = self._cache.get(key, change, now_ms)
         if kept is not None:
-            return kept
+            return self._again(query, kept, now_ms, watermark_ms)
         planned = plan(query, visible, raw=self._raw is not None)
-        key, change = (replace(query, explain=False), visible, zone), self._change(query)
         result = self._compute(planned, zone, now_ms, watermark_ms)
         # Samples of the present move with the clock, also when nothing arrives.
         is_open = query.end_ms > now_ms - MINUTE_MS
@@ -101,15 +101,18 @@ class Analytics:
         self, query: Query, visible: Visible, now_ms: int, watermark_ms: int | None, zone: str = "UTC"
     ) -> Answer | None:
         """Return the answer if it is there already. Reads nothing and waits for nobody: for an event loop."""
-        result = self._cache.get((replace(query, explain=False), visible, zone), self._change(query), now_ms)
-        if result is None:
-            return None
+        found = self._cache.get(*self._place(query, visible, zone), now_ms)
+        return None if found is None else self._again(query, found, now_ms, watermark_ms)
+
+    def _place(self, query: Query, visible: Visible, zone: str) -> tuple[Hashable, int]:
+        """Return the key that a question has in the cache, and the number of the state that an answer must be of."""
+        change = self._changes.change_number(self._around(query)) if self._changes else 0
+        return (replace(query, explain=False), visible, zone), change
+
+    def _again(self, query: Query, result: _Result, now_ms: int, watermark_ms: int | None) -> Answer:
         if self._changes:
             result = replace(result, watermark_ms=watermark_ms)  # unchanged up to this one
         return _answer(query, result, now_ms, cached=True)
-
-    def _change(self, query: Query) -> int:
-        return self._changes.change_number(self._around(query)) if self._changes else 0
 
     def retention(
         self, query: Query, visible: Visible, now_ms: int, watermark_ms: int | None, zone: str = "UTC"

@@ -19,6 +19,7 @@ from functools import lru_cache
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from viewmeter.model.calendar import Period, period_of, periods, zone_of
 from viewmeter.model.catalogue import Rollup, Tier
@@ -250,17 +251,18 @@ class Ground:
         finer_from = self._minutes_ms(kept) if "minute" in kept.tiers else sys.maxsize
         step, whole = self._step_ms(kept), HOUR_MS if kept.hourly else self._coverage.hour_step_ms
 
-        def step_at(instant_ms: int) -> int:
-            return whole if instant_ms >= finer_from else step  # where minutes can tell, no hour counts as a whole
+        def step_at(instants_ms: npt.ArrayLike) -> npt.NDArray[np.int64]:
+            # Where minutes can tell, no hour counts as a whole.
+            return np.where(np.asarray(instants_ms) >= finer_from, whole, step)
 
         found: list[Interval] = []
         for span in closed:
             start, end = _from(span, self._from_ms(kept))
-            start, end = -floor_to(-start, step_at(start)), floor_to(end, step_at(end))
+            start, end = -floor_to(-start, int(step_at(start))), floor_to(end, int(step_at(end)))
             if start >= end:
                 continue
             inside = np.asarray(edges[bisect_right(edges, start) : bisect_left(edges, end)], np.int64)
-            steps = np.where(inside >= finer_from, whole, step)
+            steps = step_at(inside)
             off = inside % steps  # a day has 1,440 minutes, and 24 hours
             begun = {*zip((inside - off)[off != 0].tolist(), steps[off != 0].tolist(), strict=True)}
             cut = merged(Interval(at, at + width) for at, width in sorted(begun))

@@ -6,7 +6,6 @@ Parquet.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 from urllib.parse import unquote
@@ -230,7 +229,7 @@ async def _query(request: Ask, raw: dict[str, object]) -> Response[bytes]:
         # What is there already does not queue behind scans.
         kept = services.analytics.kept(question, caller.visible, now_ms, services.watermark_ms(), caller.reporting_zone)
         if kept is not None and kept.rows.written is not None and len(kept.rows.written) <= _AT_ONCE_BYTES:
-            return _sent(kept.to_json(), JSON)
+            return Response(kept.to_json(), media_type=JSON)
     threads: Threads = request.app.state.queries
     return await threads.run(_answer, services, caller, question, now_ms, kind)
 
@@ -240,16 +239,12 @@ def _answer(services: Services, caller: Caller, question: Query, now_ms: int, ki
     mark = services.watermark_ms()
     found = services.analytics.query(question, caller.visible, now_ms, mark, caller.reporting_zone)
     if kind == JSON:
-        return _sent(found.to_json(), JSON)
+        return Response(found.to_json(), media_type=JSON)
     name, body = ("query.csv", found.to_csv()) if kind == CSV else ("query.parquet", found.to_parquet())
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
     if found.next_cursor is not None:
         headers["X-Next-Cursor"] = found.next_cursor
-    return _sent(body.encode() if isinstance(body, str) else body, kind, headers)
-
-
-def _sent(body: bytes, kind: str, headers: Mapping[str, str] | None = None) -> Response[bytes]:
-    return Response(body, media_type=kind, headers=dict(headers or {}))
+    return Response(body.encode() if isinstance(body, str) else body, media_type=kind, headers=headers)
 
 
 def _format(request: Ask) -> str:

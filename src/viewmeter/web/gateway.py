@@ -30,7 +30,6 @@ from viewmeter.model.problems import CONTENT_TYPE, Problem, problem
 from viewmeter.web.outflow import Outflow, SlowReaderError
 from viewmeter.web.seats import Seats
 
-_CANCELLED_WITHIN_S: Final = 5.0
 log = structlog.get_logger(__name__)
 
 EVENTS: Final = "/api/v1/events/"
@@ -44,6 +43,7 @@ REWRITTEN: Final = frozenset({"x-forwarded-for", "x-forwarded-proto", "x-forward
 OWN_ANSWER: Final = frozenset({"server", "date"})
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
+_CANCELLED_WITHIN_S: Final = 5.0
 WHOLE_ANSWER_BYTES: Final = 256 * 1024
 """Up to this length an answer is sent in one piece: one wake-up instead of several."""
 RETRY_AFTER_S: Final = {503: 1, 504: 5}

@@ -22,7 +22,7 @@ from viewmeter.collector.agents import Agent
 from viewmeter.collector.columns import Beacon, build
 from viewmeter.collector.deadletters import DeadLetter, DeadLetters
 from viewmeter.collector.dialects import Decoded, Dialect, UndecodableError
-from viewmeter.collector.intake import take, unfollowed
+from viewmeter.collector.intake import own_channel, take, unfollowed
 from viewmeter.collector.recent import Hashes
 from viewmeter.collector.redaction import viewer_of
 from viewmeter.collector.senders import Known, KnownSender, Sender
@@ -117,6 +117,7 @@ def _sender(letter: DeadLetter) -> Sender:
 
 def _decode(letter: DeadLetter, key: Key) -> Decoded:
     dialect: Dialect = importlib.import_module(f"viewmeter.collector.dialects.{letter.dialect}").decode
-    own = key.channels[0] if key.channels is not None and len(key.channels) == 1 else letter.channel_id
+    own = own_channel(key.channels)
+    channel = letter.channel_id if own is None else own
     body = b"[" + letter.raw + b"]" if letter.dialect == "native" else letter.raw
-    return dialect(body, channel_id=own, player=letter.player)
+    return dialect(body, channel_id=channel, player=letter.player)
