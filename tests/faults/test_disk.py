@@ -160,3 +160,19 @@ def test_watching_may_begin_on_a_folder_with_files(program: Program, tmp_path: P
     start = before(program.root, tmp_path / "before")
     program.run("write('d/a', b'ab'); write('d/b', b'2', sync=False); sync('d')")
     assert program.left("synced", 0, start) == {"d/a": b"ab34", "d/b": b""}
+
+
+def test_a_folder_is_recorded_before_what_another_process_puts_into_it(program: Program) -> None:
+    program.run(
+        """
+        children = [os.fork() for _ in range(2)]
+        for i in range(500):
+            os.makedirs(f"{i}/{os.getpid()}", exist_ok=True)
+        if not all(children): os._exit(0)
+        for child in children: assert os.waitpid(child, 0)[1] == 0
+        """
+    )
+    disk = Disk(program.shim.journal, None)
+    assert (
+        disk.unsafe_bytes(program.shim.position()) == 0
+    )  # follows the journal, which raises where a folder is missing

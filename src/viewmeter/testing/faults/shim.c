@@ -5,7 +5,8 @@
  * (`struct record`, then both paths and the data), each written by one append.
  *
  * Order: an operation is recorded after it was done, and a sync is recorded instead of being done. So a sync covers
- * exactly the writes that had returned before it began, whoever made them: never more than a real one would.
+ * exactly the writes that had returned before it began, whoever made them: never more than a real one would. Names are
+ * made, moved and removed one at a time, so that no folder's record comes after that of what another process put in it.
  * Nothing is kept between calls but the addresses: descriptors may be copied, inherited and closed as anybody likes.
  *
  * Not seen: writes through mmap (of the product only SQLite's -shm files and metrics, which no power cut needs to
@@ -53,6 +54,7 @@ struct control {
   volatile int64_t refused;         /* what was refused so far, for whatever reason */
   volatile int64_t syncs;           /* syncs that were asked for */
   char path[200];                   /* fail_* only where the path contains this */
+  volatile int64_t names_held_by;   /* the thread that changes a name; 0: none */
 };
 
 static char root[PATH_MAX];
@@ -304,6 +306,23 @@ int sync_file_range(int fd, off64_t offset, off64_t bytes, unsigned flags) {
 
 /* -- names --------------------------------------------------------------------------------------------------- */
 
+/* Begin to change a name. Who holds them for a second was killed, and holds nothing. */
+static void hold_names(void) {
+  int before = errno;
+  int64_t me = syscall(SYS_gettid);
+  for (int waits = 0; control && !__sync_bool_compare_and_swap(&control->names_held_by, 0, me); waits++) {
+    struct timespec pause = {0, 100000};
+    if (waits < 10000) syscall(SYS_nanosleep, &pause, NULL);
+    else control->names_held_by = 0;
+  }
+  errno = before;
+}
+
+/* End it: what was done is recorded. */
+static void let_names_go(void) {
+  if (control) __sync_bool_compare_and_swap(&control->names_held_by, (int64_t)syscall(SYS_gettid), 0);
+}
+
 static int open_at(int folder, const char *path, int flags, mode_t mode) {
   char buffer[PATH_MAX];
   const char *name = (flags & (O_CREAT | O_TRUNC)) && !(flags & O_PATH) ? named(folder, path, buffer) : NULL;
@@ -314,13 +333,14 @@ static int open_at(int folder, const char *path, int flags, mode_t mode) {
     errno = ENOSPC;
     return -1;
   }
+  hold_names();
   int fd = (int)syscall(SYS_openat, folder, path, flags, mode);
-  if (fd < 0) return fd;
   struct stat now;
-  if (stat_of(fd, &now) == 0 && S_ISREG(now.st_mode)) {
+  if (fd >= 0 && stat_of(fd, &now) == 0 && S_ISREG(now.st_mode)) {
     if (new) put(CREATE, now.st_ino, 0, name, NULL, NULL, 0);
     else if ((flags & O_TRUNC) && before.st_size) put(TRUNCATE, now.st_ino, 0, NULL, NULL, NULL, 0);
   }
+  let_names_go();
   return fd;
 }
 
@@ -346,10 +366,12 @@ static int make_folder(int folder, const char *path, mode_t mode) {
     errno = ENOSPC;
     return -1;
   }
+  hold_names();
   int done = (int)syscall(SYS_mkdirat, folder, path, mode);
   struct stat now;
   if (done == 0 && name && syscall(SYS_newfstatat, folder, path, &now, 0) == 0)
     put(MKDIR, now.st_ino, 0, name, NULL, NULL, 0);
+  let_names_go();
   return done;
 }
 
@@ -359,8 +381,10 @@ int mkdirat(int folder, const char *path, mode_t mode) { return make_folder(fold
 static int remove_name(int folder, const char *path, int flags) {
   char buffer[PATH_MAX];
   const char *name = named(folder, path, buffer);
+  hold_names();
   int done = (int)syscall(SYS_unlinkat, folder, path, flags);
   if (done == 0 && name) put(flags & AT_REMOVEDIR ? RMDIR : UNLINK, 0, 0, name, NULL, NULL, 0);
+  let_names_go();
   return done;
 }
 
@@ -376,11 +400,13 @@ int unlinkat(int folder, const char *path, int flags) { return remove_name(folde
 static int move(int from_folder, const char *from, int to_folder, const char *to, unsigned flags) {
   char one[PATH_MAX], two[PATH_MAX];
   const char *name = named(from_folder, from, one), *other = named(to_folder, to, two);
+  hold_names();
   int done = (int)syscall(SYS_renameat2, from_folder, from, to_folder, to, flags);
   if (done == 0 && (name || other)) {
     if (name && other && !(flags & RENAME_EXCHANGE)) put(RENAME, 0, 0, name, other, NULL, 0);
     else put(UNKNOWN, 0, 0, name ? name : other, "rename across the root", NULL, 0);
   }
+  let_names_go();
   return done;
 }
 
@@ -391,8 +417,10 @@ int renameat2(int a, const char *from, int b, const char *to, unsigned flags) { 
 static int second_name(int from_folder, const char *from, int to_folder, const char *to, int flags) {
   char one[PATH_MAX], two[PATH_MAX];
   const char *name = named(from_folder, from, one), *other = named(to_folder, to, two);
+  hold_names();
   int done = (int)syscall(SYS_linkat, from_folder, from, to_folder, to, flags);
   if (done == 0 && other) put(name ? LINK : UNKNOWN, 0, 0, name ? name : other, name ? other : "link", NULL, 0);
+  let_names_go();
   return done;
 }
 
