@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from viewmeter.collector.rows import CompiledRows, decoder
+from viewmeter.collector.decoder import CompiledRows, decoder
 
 SECONDS = max(1, int(float(os.environ.get("VIEWMETER_TEST_FUZZ_S", "3"))))
 SEED = int(os.environ.get("VIEWMETER_TEST_SEED", time.time_ns() % 1_000_000))

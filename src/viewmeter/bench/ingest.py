@@ -27,7 +27,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from viewmeter.bench import ingest_nginx, ingest_rate
-from viewmeter.collector.rows import decoder
+from viewmeter.collector.decoder import decoder
 
 EVENTS_PER_BEACON: Final = 10
 BYTES_PER_EVENT: Final = 500

@@ -30,6 +30,7 @@ class FixedKeys:
 
     def __init__(self, keys: Mapping[str, Mapping[str, Any]]) -> None:
         self._keys = {text: _key(described) for text, described in keys.items()}
+        self.version = object()
 
     def find(self, text: str) -> Key | None:
         """Return the key, or None."""

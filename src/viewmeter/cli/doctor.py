@@ -22,7 +22,7 @@ from viewmeter.archive.protocol import ArchiveUnavailableError
 from viewmeter.cli import folder
 from viewmeter.cli.access import Flag
 from viewmeter.cli.output import CommandError, result, table
-from viewmeter.collector.rows import decoder
+from viewmeter.collector.decoder import decoder
 from viewmeter.collector.settings import CollectorSettings
 from viewmeter.metadata.settings import MetadataSettings
 from viewmeter.supervisor import lock, port

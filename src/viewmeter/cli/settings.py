@@ -14,7 +14,7 @@ from viewmeter import config as settings
 from viewmeter.cli import folder
 from viewmeter.cli.access import Flag
 from viewmeter.cli.output import result, table
-from viewmeter.collector.rows import decoder
+from viewmeter.collector.decoder import decoder
 
 LIBRARIES: Final = ("duckdb", "granian", "litestar", "numpy", "pyarrow", "datasketches")
 

@@ -1,5 +1,6 @@
 """The types of the compiled decoder (compiled/*.c)."""
 
+from collections.abc import Callable
 from typing import Any, final
 
 import numpy as np
@@ -43,3 +44,30 @@ class Rows:
     ) -> None: ...
     def columns(self) -> dict[str, bytes]: ...
     def batch(self, words: tuple[list[str], ...], bots: bytes, codes: bytes, /) -> int: ...
+
+_Limit = tuple[dict[str, tuple[int, int]], memoryview[int], memoryview[float], float, float]
+
+@final
+class Turnstile:
+    """Lets senders through that were admitted before (request.py).
+
+    known: a `Recent` of them. said: header names. The limits are `RateLimit.parts`. small: bytes of a body.
+    """
+
+    def __new__(
+        cls,
+        known: Any,
+        said: tuple[str, ...],
+        keys: Any,
+        is_full: Callable[[], bool],
+        monotonic_s: Callable[[], float],
+        address_of: Callable[[Any, Any], str],
+        apart_from_time: Callable[[str], tuple[str, str | None]],
+        of_address: _Limit,
+        of_key: _Limit,
+        small: int,
+        longest_query: int,
+        is_direct: bool,
+        /,
+    ) -> Turnstile: ...
+    def admit(self, scope: Any, /) -> tuple[Any, str | None] | None: ...

@@ -45,15 +45,16 @@ class Hints(NamedTuple):
 
 
 NO_HINTS: Final = Hints()
+HINTS: Final = ("sec-ch-ua", "sec-ch-ua-mobile", "sec-ch-ua-platform", "sec-ch-ua-model")
+"""The headers that `hints_of` reads."""
 
 
 def hints_of(headers: Headers) -> Hints:
     """Return the hints of a request. Browsers that send any send the first two; others cost one look-up."""
-    brands = headers.get("sec-ch-ua")
+    brands = headers.get(HINTS[0])
     if brands is None:
         return NO_HINTS
-    names = ("sec-ch-ua-mobile", "sec-ch-ua-platform", "sec-ch-ua-model")
-    rest = (headers.get(name) or "" for name in names)
+    rest = (headers.get(name) or "" for name in HINTS[1:])
     return Hints(brands[:MAX_HINT_CHARS], *(text.strip().strip('"')[:MAX_HINT_CHARS] for text in rest))
 
 

@@ -148,24 +148,28 @@ class CollectorApp:
         answer: Answer | None
         try:
             try:
-                headers: RequestHeaders | None = scope.headers  # a copy each time
-                route = _ROUTES.get(scope.path)
-                if headers is None or route is None or scope.method != "POST":
-                    raise ProblemError(self._not_taken(scope, route))
-                admitted, sent_at = self._door.admit(scope, headers, route.content_types)
-                wants_counts = headers.get("prefer") is not None and _wants_counts(headers)
+                passed = self._door.passes(scope)
+                if passed is None:
+                    headers = scope.headers  # a copy each time
+                    route = self._route_of(scope)
+                    admitted, sent_at = self._door.admit(scope, headers, route.content_types)
+                    wants_counts = headers.get("prefer") is not None and _wants_counts(headers)
+                    reading = self._bodies.read(headers, wire, admitted.headers)
+                    del headers
+                else:
+                    admitted, sent_at = passed
+                    route = _ROUTES[admitted.path]
+                    wants_counts = False
+                    reading = wire()
                 # Without the loop, Python 3.11 asks the kernel for the process id: 2 µs.
                 task = _current_task(self._loop)
                 self._reading[task] = self._ticks  # `_tick` cuts senders off that take too long
                 try:
-                    accepted = self._accept(
-                        route, admitted, sent_at, await self._bodies.read(headers, wire, admitted.headers)
-                    )
+                    accepted = self._accept(route, admitted, sent_at, await reading)
                 except BREAKS as error:
                     raise ProblemError(self._bodies.broken(error, admitted.headers)) from None
                 finally:
-                    del self._reading[task]
-                headers = None
+                    del self._reading[task], reading
                 durable, events, rejected, _ = accepted
                 if rejected:
                     await self._keep_rejected(route, admitted, accepted)
@@ -192,16 +196,19 @@ class CollectorApp:
         commit = self._commit
         return commit is not None and commit.pending_events >= self._full_at
 
-    def _not_taken(self, scope: Scope, route: _Route | None) -> Answer:
-        """Return the answer to a request that is not the POST of a beacon."""
+    def _route_of(self, scope: Scope) -> _Route:
+        """Return where a beacon was posted. Raises `ProblemError`, with the answer to any other request."""
+        route = _ROUTES.get(scope.path)
         if route is None:
             detail = "the collector answers at /api/v1/events/beacon and /api/v1/events/cmcd"
-            return answers.refusal("not_found", detail, answers.ANY_ORIGIN)
+            raise ProblemError(answers.refusal("not_found", detail, answers.ANY_ORIGIN))
         method = scope.method
+        if method == "POST":
+            return route
         if method == "OPTIONS":
-            return self._door.preflight(scope)
+            raise ProblemError(self._door.preflight(scope))
         detail = f"{method[:20]} is not supported; send beacons with POST"
-        return answers.refusal("method_not_allowed", detail, answers.ANY_ORIGIN)
+        raise ProblemError(answers.refusal("method_not_allowed", detail, answers.ANY_ORIGIN))
 
     def _refused(self, error: Exception, admitted: Admitted | None) -> Answer:
         """Return the answer to what went wrong."""

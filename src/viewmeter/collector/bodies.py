@@ -38,6 +38,11 @@ BREAKS: Final = (asyncio.CancelledError, ProtocolClosed, ProtocolError)
 """What reading a body raises when the sender takes too long or breaks off."""
 
 
+def small_bytes(settings: CollectorSettings) -> int:
+    """Return how large a body may be that is read in one go."""
+    return min(SMALL_BYTES, settings.max_body_bytes)
+
+
 class BrokenBodyError(Exception):
     """The body is not read on; the text says why."""
 
@@ -69,7 +74,7 @@ class Bodies:
 
     def __init__(self, settings: CollectorSettings) -> None:
         self._limit = settings.max_body_bytes
-        self._small = min(SMALL_BYTES, settings.max_body_bytes)
+        self._small = small_bytes(settings)
         self._max_held = settings.max_reading_bytes
         self._retry_after_s = settings.retry_after_s
         self._timeout_s = settings.body_timeout_s

@@ -22,7 +22,8 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from viewmeter.collector.rows import RUN_WORDS, WHOLE, CompiledRows, PlainRows, Rows, Run
+from viewmeter.collector.decoder import CompiledRows
+from viewmeter.collector.rows import RUN_WORDS, WHOLE, PlainRows, Rows, Run
 from viewmeter.collector.senders import Sender
 from viewmeter.collector.viewers import TenantHashes
 from viewmeter.model.events import EVENT_SCHEMA, TYPE_CODES, UNKNOWN, Fatality, WireEvent

@@ -102,6 +102,14 @@ class RateLimit:
         self._group = group
         self._known: dict[str, tuple[int, int]] = {}
 
+    @property
+    def parts(self) -> tuple[dict[str, tuple[int, int]], memoryview[int], memoryview[float], float, float]:
+        """Where each name is counted (slot, tag), the tags, the levels, and what one request takes of the room, in s.
+
+        For the compiled form of `take` (compiled/door.c).
+        """
+        return self._known, self._tags, self._levels, self._interval, self._room
+
     def take(self, name: str, now_s: float) -> float:
         """Take one request. Returns 0.0 when it is admitted, else the seconds to wait."""
         known = self._known.get(name)

@@ -14,16 +14,19 @@ V = TypeVar("V")
 
 
 class Recent(Generic[K, V]):
-    """Remembers `make(key)` for about `size` keys. make None: only what was `put`."""
+    """Remembers `make(key)` for about `size` keys. make None: only what was `put`.
+
+    young: the newest of them, for who reads a dict without asking; what is not in it may be remembered all the same.
+    """
 
     def __init__(self, make: Callable[[K], V] | None, size: int) -> None:
         self._make = make
         self._size = size
-        self._young: dict[K, V] = {}
+        self.young: dict[K, V] = {}
         self._old: dict[K, V] = {}
 
     def __len__(self) -> int:
-        return len(self._young) + len(self._old)
+        return len(self.young) + len(self._old)
 
     def __getitem__(self, key: K) -> V:
         found = self.get(key)
@@ -36,7 +39,7 @@ class Recent(Generic[K, V]):
 
     def get(self, key: K) -> V | None:
         """Return what is remembered, or None."""
-        found = self._young.get(key)
+        found = self.young.get(key)
         if found is None:
             found = self._old.get(key)
             if found is not None:
@@ -45,13 +48,13 @@ class Recent(Generic[K, V]):
 
     def put(self, key: K, value: V) -> None:
         """Remember a value."""
-        if len(self._young) >= self._size:
-            self._old, self._young = self._young, {}
-        self._young[key] = value
+        if len(self.young) >= self._size:
+            self._old, self.young = self.young, {}
+        self.young[key] = value
 
     def clear(self) -> None:
         """Forget everything."""
-        self._young, self._old = {}, {}
+        self.young, self._old = {}, {}
 
 
 class Hashes(dict[str, int]):

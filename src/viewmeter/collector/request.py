@@ -2,8 +2,9 @@
 
 In: an RSGI scope. Out: `Admitted`, and when the beacon was sent. Promised: the cheap refusals come first (a full queue,
 rate of the network, key, origin, type, rate of the key), and no body is read for them. What a request says beside its
-body and its time is the same in all beacons of a player, so what was found of it is remembered; only the rates, and the
-key, which may be revoked, are looked at each time. Not done here: the body (`bodies`).
+body and its time is the same in all beacons of a player, so what was found of it is remembered; only the rates, and
+whether keys have changed, are looked at each time (in C, where it was built: compiled/door.c). Not done here: the body
+(`bodies`).
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from typing import Final
 from urllib.parse import parse_qsl
 
 from viewmeter.collector import answers
-from viewmeter.collector.agents import NO_HINTS, Hints, hints_of
+from viewmeter.collector.agents import HINTS, NO_HINTS, Hints, hints_of
 from viewmeter.collector.answers import Headers, ProblemError
+from viewmeter.collector.bodies import small_bytes
 from viewmeter.collector.columns import Terms
+from viewmeter.collector.decoder import CompiledTurnstile
 from viewmeter.collector.proxies import ClientAddress, bare
 from viewmeter.collector.rates import Buckets, RateLimit, network
 from viewmeter.collector.recent import Recent
@@ -28,6 +31,9 @@ from viewmeter.metadata.keys import Key, KeyDirectory, KeysUnavailableError, why
 _MAX_QUERY_CHARS: Final = 4_096
 _MAX_REMEMBERED_CHARS: Final = 2_048
 """Who says more of itself is looked up each time: headers may have 64 KiB, and what is remembered must stay small."""
+_SAID: Final = ("user-agent", "content-type", "origin", "authorization", "sec-gpc", "dnt", *HINTS)
+"""Headers that make a sender another one."""
+_CREDENTIALS: Final = 3 + _SAID.index("authorization")
 _LIMITED: Final = {
     "address": "the network of this address (its /24, or its /64 where it is IPv6)",
     "key": "this key",
@@ -38,7 +44,8 @@ class Admitted:
     """A sender that may send; one object for all its beacons, while it is remembered.
 
     query: without `t`. headers: they go on every answer; no_content: on a 204. anonymous: it asked not to be followed.
-    terms, sender, period: what was found of it by those who need it (`Senders.of`).
+    version: that of the directory in which its key was found. terms, sender, period: what was found of it by those who
+    need it (`Senders.of`).
     """
 
     __slots__ = (
@@ -49,11 +56,13 @@ class Admitted:
         "key",
         "key_text",
         "no_content",
+        "path",
         "period",
         "query",
         "sender",
         "terms",
         "user_agent",
+        "version",
     )
 
     def __init__(
@@ -66,6 +75,8 @@ class Admitted:
         hints: Hints = NO_HINTS,
         anonymous: bool = False,
         key_text: str = "",
+        path: str = "",
+        version: object = None,
     ) -> None:
         self.key = key
         self.key_text = key_text
@@ -75,14 +86,22 @@ class Admitted:
         self.headers = headers
         self.hints = hints
         self.anonymous = anonymous
+        self.path = path
+        self.version = version
         self.no_content = answers.no_content(headers).headers
         self.terms: Terms | None = None
         self.sender: Sender | None = None
         self.period: object = None
 
 
+Passes = Callable[[Scope], tuple[Admitted, str | None] | None]
+
+
 class Door:
     """Admits requests.
+
+    passes: returns what `admit` would for a sender who is remembered, whose body is small and not compressed, and who
+    wants no counts; None: ask `admit`, nothing was counted.
 
     monotonic_s: the clock that all workers share. is_full: whether so much waits for the disk that nothing more is
     taken. buckets: where the workers count together; None: this process counts for itself.
@@ -102,7 +121,7 @@ class Door:
         self._retry_after_s = settings.retry_after_s
         self._gpc, self._dnt = settings.respect_gpc, settings.respect_dnt
         self._addresses = ClientAddress(settings.trusted_proxies)
-        self._known: Recent[tuple[object, ...], Admitted] = Recent(None, settings.cached_senders)
+        self._known: Recent[tuple[str | None, ...], Admitted] = Recent(None, settings.cached_senders)
         burst = settings.rate_burst_seconds
         shared = buckets or Buckets()
         self._of_address = RateLimit("address", settings.requests_per_second_per_address, burst, shared, network)
@@ -112,6 +131,25 @@ class Door:
             f'"{name}";q={limit.per_second * window_s};w={window_s}'
             for name, limit in (("address", self._of_address), ("key", self._of_key))
         )
+        self.passes = self._turnstile(settings) if settings.compiled_decoder else _nobody
+
+    def _turnstile(self, settings: CollectorSettings) -> Passes:
+        if CompiledTurnstile is None:
+            return _nobody
+        return CompiledTurnstile(
+            self._known,
+            _SAID,
+            self._keys,
+            self._is_full,
+            self._monotonic_s,
+            self._address_of,
+            apart_from_time,
+            self._of_address.parts,
+            self._of_key.parts,
+            small_bytes(settings),
+            _MAX_QUERY_CHARS,
+            not self._addresses.uses_forwarded,
+        ).admit
 
     def admit(
         self, scope: Scope, headers: RequestHeaders, content_types: frozenset[str]
@@ -123,30 +161,18 @@ class Door:
         if self._is_full():
             raise ProblemError(answers.refusal("overloaded", "", answers.ANY_ORIGIN, retry_after_s=self._retry_after_s))
         now_s = self._monotonic_s()
-        if self._addresses.uses_forwarded:
-            address = self._addresses.of(scope.client, headers.get_all("x-forwarded-for"))
-        else:
-            address = bare(scope.client)
+        address = self._address_of(scope, headers)
         wait_s = self._of_address.take(address, now_s)
         if wait_s:
             raise ProblemError(self._too_fast("address", self._of_address, wait_s, answers.ANY_ORIGIN))
         query, sent_at = apart_from_time(scope.query_string)
-        get = headers.get
-        said = (
-            address,
-            query,
-            content_types,
-            get("user-agent"),
-            get("content-type"),
-            get("origin"),
-            _authorization(headers) if "authorization" in headers else None,
-            hints_of(headers),
-            (self._gpc and get("sec-gpc") == "1") or (self._dnt and get("dnt") == "1"),
-        )
-        admitted = self._known.get(said)
-        if admitted is None or self._find(admitted.key_text) is not admitted.key:
-            admitted = self._admit(*said)
-            if sum(len(text) for text in said if isinstance(text, str)) <= _MAX_REMEMBERED_CHARS:
+        said = (scope.path, address, query, *map(headers.get, _SAID))
+        if said[_CREDENTIALS] is None and "authorization" in headers:
+            raise ProblemError(answers.refusal("invalid_key", why_unknown("…"), answers.ANY_ORIGIN))  # not ASCII
+        admitted = self._remembered(said)
+        if admitted is None:
+            admitted = self._admit(scope.path, address, query, headers, content_types)
+            if sum(len(text) for text in said if text is not None) <= _MAX_REMEMBERED_CHARS:
                 self._known.put(said, admitted)
         wait_s = self._of_key.take(admitted.key.id, now_s)
         if wait_s:
@@ -157,21 +183,30 @@ class Door:
         """Forget everybody."""
         self._known.clear()
 
+    def _remembered(self, said: tuple[str | None, ...]) -> Admitted | None:
+        admitted = self._known.get(said)
+        if admitted is None or admitted.version is self._keys.version:
+            return admitted
+        version = self._keys.version
+        if self._find(admitted.key_text) is not admitted.key:
+            return None
+        admitted.version = version
+        return admitted
+
+    def _address_of(self, scope: Scope, headers: RequestHeaders) -> str:
+        if self._addresses.uses_forwarded:
+            return self._addresses.of(scope.client, headers.get_all("x-forwarded-for"))
+        return bare(scope.client)
+
     def _admit(
-        self,
-        address: str,
-        query_text: str,
-        content_types: frozenset[str],
-        user_agent: str | None,
-        content_type: str | None,
-        origin: str | None,
-        authorization: str | None,
-        hints: Hints,
-        anonymous: bool,
+        self, path: str, address: str, query_text: str, headers: RequestHeaders, content_types: frozenset[str]
     ) -> Admitted:
         """Find out whether somebody may send whom we do not remember. Raises `ProblemError`."""
+        get = headers.get
+        origin, content_type = get("origin"), get("content-type")
+        version = self._keys.version
         query = parse_query(query_text)
-        text = _key_text(authorization, query)
+        text = _key_text(get("authorization"), query)
         key = self._find(text)
         cors = answers.cors(origin, key.origins) if key.origins else answers.ANY_ORIGIN
         if "ingest" not in key.scopes:
@@ -189,7 +224,9 @@ class Door:
             names = ", ".join(sorted(content_types))
             detail = f"Content-Type is {content_type[:100]!r}; send one of {names}, or none"
             raise ProblemError(answers.refusal("unsupported_media_type", detail, cors))
-        return Admitted(key, address, user_agent or "", query, cors, hints, anonymous, text)
+        anonymous = (self._gpc and get("sec-gpc") == "1") or (self._dnt and get("dnt") == "1")
+        user_agent = get("user-agent") or ""
+        return Admitted(key, address, user_agent, query, cors, hints_of(headers), anonymous, text, path, version)
 
     def allowance(self, admitted: Admitted) -> Headers:
         """Return the RateLimit headers (draft-ietf-httpapi-ratelimit-headers-11).
@@ -233,12 +270,8 @@ class Door:
         return answers.refusal("rate_limited", detail, headers, retry_after_s=seconds)
 
 
-def _authorization(headers: RequestHeaders) -> str:
-    """Return the header, which is there. Raises `ProblemError` where it cannot be read."""
-    authorization: str | None = headers.get("authorization")
-    if authorization is None:
-        raise ProblemError(answers.refusal("invalid_key", why_unknown("…"), answers.ANY_ORIGIN))
-    return authorization
+def _nobody(scope: Scope) -> None:
+    """Let nobody through."""
 
 
 def _key_text(authorization: str | None, query: dict[str, str]) -> str:

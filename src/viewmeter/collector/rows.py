@@ -1,25 +1,20 @@
 """Where the events of a group gather as columns: in the compiled store, or in lists where none was built.
 
 In: events that were decoded (`extend`), and bodies (`take`, compiled only). Out: one buffer per column. Promised: both
-stores give the same columns for the same events. The compiled one is optional: where there was no C compiler at
-installation, or where its bounds are not those of this version, msgspec decodes everything and `PlainRows` holds it.
+stores give the same columns for the same events. The compiled one is optional (decoder.py): without it msgspec decodes
+everything and `PlainRows` holds it.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from viewmeter.collector import dialects
-from viewmeter.model.events import ABSENT, EVENT_SCHEMA, EVENT_TYPES, MAX_ID_CHARS, MAX_SEQ, MAX_TEXT_CHARS
-
-if TYPE_CHECKING:
-    from viewmeter.collector import _compiled
+from viewmeter.model.events import ABSENT
 
 WHOLE: Final = (
     "ts",
@@ -143,42 +138,3 @@ def _transposed(rows: Sequence[tuple[int, ...]]) -> npt.NDArray[np.int64]:
     """Return rows of numbers as columns: two thirds of the time of `np.array`, which looks for their shape first."""
     width = len(rows[0])
     return np.fromiter(chain.from_iterable(rows), np.int64, len(rows) * width).reshape(-1, width).T
-
-
-BOUNDS: Final = (
-    EVENT_TYPES,
-    tuple(EVENT_SCHEMA.names),
-    dialects.MAX_EVENTS,
-    MAX_ID_CHARS,
-    MAX_TEXT_CHARS,
-    MAX_SEQ,
-    dialects.MAX_TS_MS,
-    dialects.MAX_MS,
-    dialects.MAX_COUNT,
-    dialects.MAX_KBPS,
-    dialects.MAX_PLAYBACK_RATE,
-)
-"""What the compiled decoder was built with must be the same."""
-
-
-def _load() -> tuple[type[_compiled.Rows] | None, str]:
-    """Return the compiled store, or None and why there is none."""
-    try:
-        built = importlib.import_module("viewmeter.collector._compiled")
-    except ImportError:
-        return None, "was not built"
-    return (built.Rows, "") if built.BOUNDS == BOUNDS else (None, "was built for another version")
-
-
-CompiledRows, _why_not = _load()
-"""The compiled store, or None."""
-
-
-def decoder() -> tuple[Literal["compiled", "python"], str]:
-    """Return which decoder is there, and in a sentence what that means."""
-    if CompiledRows is not None:
-        return "compiled", "beacons go through the compiled decoder, and what it leaves through msgspec"
-    return "python", (
-        f"the compiled decoder {_why_not}, so beacons take 1.6 times the time: install a C compiler and Python's "
-        "headers (Debian: gcc, python3-dev), then install viewmeter again"
-    )

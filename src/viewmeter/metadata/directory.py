@@ -1,6 +1,6 @@
 """The directory: keys and sessions by their text, at the price of a dictionary look-up.
 
-In: a `Metadata`. Out: `Directory`, one per process. Promised: K1 and K2 of keys.py. A thread of its own polls
+In: a `Metadata`. Out: `Directory`, one per process. Promised: K1 to K3 of keys.py. A thread of its own polls
 the store's change counter once a second and re-reads what is cached when it has moved, so that a known key
 never waits for a disk. While the store cannot be read, what was known goes on being valid: metadata that is
 away must not stop the ingestion. Memory is bounded: `MAX_CACHED` entries, the oldest dropped first.
@@ -56,6 +56,11 @@ class Directory:
         """Return the key, or None if it does not exist or was revoked. Raises `KeysUnavailableError`."""
         return self._keys.find(text)
 
+    @property
+    def version(self) -> object:
+        """Return another object once keys were read again: K3."""
+        return self._keys.version
+
     def find_session(self, text: str, now_ms: int) -> Session | None:
         """Return the session of a cookie text, or None if it does not exist or is over at `now_ms`."""
         session = self._sessions.find(text)
@@ -101,6 +106,7 @@ class _Cache(Generic[_Found]):
         self._known: dict[bytes, _Found] = {}
         self._unknown: dict[bytes, float] = {}
         self._lock = threading.Lock()
+        self.version: object = object()
 
     def find(self, text: str) -> _Found | None:
         if not looks_real(text):
@@ -144,6 +150,7 @@ class _Cache(Generic[_Found]):
             fresh.update((at, found) for at, found in self._known.items() if at not in met)
             self._known = fresh
             self._unknown = {}
+        self.version = object()  # last: whoever looked up before looks again
 
 
 _Value = TypeVar("_Value")

@@ -53,7 +53,13 @@ class KeyDirectory(Protocol):
 
     K1  A key created or revoked anywhere is known here within 2 seconds (creation: at the next look-up).
     K2  A look-up of a known key costs a dictionary access: no I/O on the hot path.
+    K3  While `version` is the same object, a key that was found is still valid, and is the same.
     """
+
+    @property
+    def version(self) -> object:
+        """Return what stands for the state of the keys that were found."""
+        ...
 
     def find(self, text: str) -> Key | None:
         """Return the key, or None if it does not exist or was revoked. Raises `KeysUnavailableError`."""

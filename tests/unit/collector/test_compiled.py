@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from viewmeter.bench.ingest import bodies
 from viewmeter.collector.agents import Agent
 from viewmeter.collector.columns import Beacon, Columns, Terms
+from viewmeter.collector.decoder import BOUNDS, CompiledRows, decoder
 from viewmeter.collector.dialects import cmcd, native
 from viewmeter.collector.intake import take, terms_of, unfollowed
 from viewmeter.collector.places import Place
-from viewmeter.collector.rows import BOUNDS, CompiledRows, PlainRows, decoder
+from viewmeter.collector.rows import PlainRows
 from viewmeter.collector.senders import Sender
 from viewmeter.collector.settings import CollectorSettings
 from viewmeter.collector.viewers import TenantHashes

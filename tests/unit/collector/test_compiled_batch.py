@@ -12,7 +12,8 @@ from beacons_of_tests import T0, event
 
 from viewmeter.collector.agents import Agent
 from viewmeter.collector.columns import Beacon, Columns, transposed
-from viewmeter.collector.rows import RUN_WORDS, CompiledRows, decoder
+from viewmeter.collector.decoder import CompiledRows, decoder
+from viewmeter.collector.rows import RUN_WORDS
 from viewmeter.collector.senders import Sender
 from viewmeter.collector.viewers import TenantHashes
 from viewmeter.metadata.keys import Tenant

@@ -101,7 +101,7 @@ def test_addresses_are_forgotten_by_the_clock_and_not_by_the_next_beacon(tmp_pat
 
 
 def known(found: Senders) -> set[object]:
-    return {*found._senders._young, *found._senders._old, *found._places._young, *found._places._old}
+    return {*found._senders.young, *found._senders._old, *found._places.young, *found._places._old}
 
 
 def test_yesterdays_salt_is_gone_by_the_clock_and_not_by_the_next_beacon(tmp_path: Path) -> None:

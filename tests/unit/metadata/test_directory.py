@@ -1,4 +1,4 @@
-"""The directory: K1 and K2 of metadata/keys.py."""
+"""The directory: K1 to K3 of metadata/keys.py."""
 
 from __future__ import annotations
 
@@ -65,6 +65,24 @@ def test_K1_the_poll_runs_by_itself(store: Metadata, elsewhere: Metadata) -> Non
         assert directory.find(text) is None
     finally:
         directory.close()
+
+
+def test_K3_the_version_moves_with_every_change_and_with_nothing_else(
+    directory: Directory, elsewhere: Metadata
+) -> None:
+    key, text = elsewhere.create_key("t", "read")
+    assert directory.find(text) == key
+    before = directory.version
+    directory.refresh()  # the key was made after the directory was: the counter has moved
+    made = directory.version
+    assert made is not before
+    directory.refresh()
+    assert directory.find(text) == key
+    assert directory.version is made
+    elsewhere.revoke_key(key.id)
+    assert directory.version is made  # not known here yet: K1
+    directory.refresh()
+    assert directory.version is not made
 
 
 def test_K2_a_known_key_is_found_without_any_statement(directory: Directory, store: Metadata) -> None:

@@ -221,7 +221,7 @@ static struct PyModuleDef module = {
     PyModuleDef_HEAD_INIT, .m_name = "_compiled", .m_doc = "Bodies of beacons to columns.", .m_size = -1,
 };
 
-/* What must be the same in model/events.py and dialects/__init__.py; rows.py compares. */
+/* What must be the same in model/events.py and dialects/__init__.py; decoder.py compares. */
 static PyObject *bounds(void) {
     PyObject *types = PyTuple_New(VM_TYPES);
     if (types == NULL) return NULL;
@@ -242,7 +242,7 @@ PyMODINIT_FUNC PyInit__compiled(void) {
     if (made == NULL) return NULL;
     PyObject *known = bounds();
     if (known == NULL || PyModule_AddObjectRef(made, "BOUNDS", known) < 0 ||
-        PyModule_AddObjectRef(made, "Rows", (PyObject *)&RowsType) < 0)
+        PyModule_AddObjectRef(made, "Rows", (PyObject *)&RowsType) < 0 || vm_add_turnstile(made) < 0)
         Py_CLEAR(made);
     Py_XDECREF(known);
     return made;

@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The bounds of dialects/__init__.py and model/events.py. rows.py compares them when it loads the module. */
+/* The bounds of dialects/__init__.py and model/events.py. decoder.py compares them when it loads the module. */
 #define VM_MAX_EVENTS 500
 #define VM_MAX_ID_CHARS 255
 #define VM_MAX_TEXT_CHARS 1024

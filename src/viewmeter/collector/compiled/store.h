@@ -1,4 +1,4 @@
-/* The columns of a group, and what is written into them: shared by store.c, take.c, batch.c and rows.c. */
+/* The columns of a group, and what is written into them: shared by store.c, take.c, batch.c and rows.c; and what the module is made of. */
 #ifndef VIEWMETER_STORE_H
 #define VIEWMETER_STORE_H
 
@@ -98,6 +98,9 @@ extern const char vm_take_doc[];
 PyObject *vm_rows_take(Rows *self, PyObject *const *args, Py_ssize_t count);
 extern const char vm_batch_doc[];
 PyObject *vm_rows_batch(Rows *self, PyObject *args);
+
+/* Add `Turnstile` (door.c) to the module. Returns 0, or -1 with an exception. */
+int vm_add_turnstile(PyObject *module);
 
 /* Return the names of the batch's columns, in order; NULL with an exception. */
 PyObject *vm_batch_fields(void);
