@@ -7,6 +7,10 @@ is one statement, so it sees one state of the store with a transaction around it
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final
+
 import duckdb
 import numpy as np
 import pyarrow as pa
@@ -23,22 +27,50 @@ from viewmeter.olap.protocol import Scan
 
 def scan(con: duckdb.DuckDBPyConnection, question: Scan, settings: DuckDBSettings, limits: Limits) -> pa.Table:
     """Return the table. Raises ValueError, `ScanTooLargeError` and TimeoutError as `Snapshot.scan` does."""
-    sql.check_known(question)
+    ask = _kept_statement if len(question.edges_ms) <= _EDGES_KEPT_MAX else _statement
+    statement = ask(question, settings.scan_rows_max)
     with limits.limited(con, settings.scan_timeout_s):
-        fetched = _run(con, question, settings.scan_rows_max)
+        fetched = _run(con, question, statement, settings.scan_rows_max)
     return _assemble(question, fetched)
 
 
-def _run(con: duckdb.DuckDBPyConnection, question: Scan, row_limit: int) -> pa.Table:
+def _statement(question: Scan, row_limit: int) -> sql.Sql:
+    sql.check_known(question)
+    return sql.scan(question, row_limit)
+
+
+_kept_statement = lru_cache(maxsize=256)(_statement)
+_EDGES_KEPT_MAX: Final = 2_000
+"""So that what is kept has 20 MB at most."""
+
+
+def _run(con: duckdb.DuckDBPyConnection, question: Scan, statement: sql.Sql, row_limit: int) -> pa.Table:
     """Ask DuckDB; raises `ScanTooLargeError` beyond `row_limit` groups."""
     fetch = _fetch_lists if any(m.kind in sql.SKETCHES for m in sql.measures_of(question)) else _fetch_numbers
     try:
-        table = fetch(con, sql.scan(question, row_limit))
+        table = fetch(con, statement)
     except duckdb.OutOfMemoryException as error:
         raise ScanTooLargeError(row_limit) from error
+    if sql.is_by_time(question):
+        table = _in_buckets(question.edges_ms, table)
     if table.num_rows > row_limit:
         raise ScanTooLargeError(row_limit)
     return table
+
+
+def _in_buckets(edges_ms: Sequence[int], table: pa.Table) -> pa.Table:
+    """Return sums by instant as sums by bucket."""
+    bucket = np.searchsorted(np.asarray(edges_ms, np.int64), table["time_ms"].to_numpy(), side="right") - 1
+    order = np.argsort(bucket, kind="stable")
+    number = bucket[order]
+    first = np.flatnonzero(np.diff(number, prepend=-1))
+    columns = {"bucket": pa.array(number[first].astype(np.int32))}
+    for name in table.column_names:
+        if name != "time_ms":
+            columns[name] = pa.array(
+                np.add.reduceat(table[name].to_numpy()[order], first) if len(first) else [], pa.int64()
+            )
+    return pa.table(columns)
 
 
 def _fetch_numbers(con: duckdb.DuckDBPyConnection, statement: sql.Sql) -> pa.Table:

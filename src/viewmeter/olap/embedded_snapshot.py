@@ -7,14 +7,15 @@ version is new.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import pyarrow as pa
 
 from viewmeter.model.calendar import Period, hour_step_ms, period_of, zone_of
+from viewmeter.model.catalogue import ROLLUPS
 from viewmeter.model.spans import Spans, merged, minus
-from viewmeter.model.time import HOUR_MS, Interval
+from viewmeter.model.time import DAY_MS, HOUR_MS, Interval
 from viewmeter.olap import embedded_viewers as people
 from viewmeter.olap import embedded_zones as calendar
 from viewmeter.olap.embedded_coverage import CoverageCache, Moves
@@ -22,6 +23,7 @@ from viewmeter.olap.embedded_database import Connection, Limits, first
 from viewmeter.olap.embedded_expiry import reach
 from viewmeter.olap.embedded_scan import scan
 from viewmeter.olap.embedded_settings import DuckDBSettings
+from viewmeter.olap.embedded_tables import batch
 from viewmeter.olap.errors import ScanTooLargeError
 from viewmeter.olap.protocol import Coverage, Scan
 
@@ -53,16 +55,27 @@ class DuckDBSnapshot:
         con = self._con
         hours = con.execute("SELECT hour_ms FROM closed_hours ORDER BY 1").fetchall()
         since = calendar.zone_since(con, zone, tenant_id)
+        days = self._built("day", zone, since)
         return Coverage(
             closed_hours=tuple(merged(Interval(hour, hour + HOUR_MS) for (hour,) in hours)),
             minute_from_ms=reach(con, "minute"),
             hour_from_ms=reach(con, "hour"),
-            days=self._built("day", zone, since),
+            days=days,
             weeks=self._built("week", zone, since),
             months=self._built("month", zone, since),
             hour_step_ms=HOUR_MS if since is None else hour_step_ms(zone),
             viewers_from_ms=reach(con, "viewers"),
+            rows_a_day=self._rows_a_day(days),
         )
+
+    def _rows_a_day(self, days: Sequence[Interval]) -> dict[str, int]:
+        """Return about how many rows a day has in each rollup that has coarser ones too."""
+        count = sum(span.end_ms - span.start_ms for span in days) // DAY_MS
+        if not count:
+            return {}
+        found = self._con.execute("SELECT table_name, estimated_size FROM duckdb_tables()").fetchall()
+        sizes = {name: int(size) for name, size in found}
+        return {r.name: sizes[batch(r, "day")] // count + 1 for r in ROLLUPS.values() if {"day", "week"} <= {*r.tiers}}
 
     def _built(self, kind: Period, zone: str, since: int | None) -> tuple[Interval, ...]:
         if since is None:

@@ -101,6 +101,7 @@ class Coverage:
     hour_step_ms: int  # how long hour rows are for sure: 60, 30 or 15 minutes
     viewers_from_ms: int  # exact viewers are known by the hour from here on (0: from the beginning)
     waiting_hours: tuple[int, ...] = ()  # starts of open hours that have rows, ascending
+    rows_a_day: Mapping[str, int] = field(default_factory=dict)  # about, of day rows by rollup; not there: unknown
 
     def built(self, kind: Period) -> tuple[Interval, ...]:
         """Return the built periods of that kind."""

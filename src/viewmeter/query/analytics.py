@@ -13,7 +13,6 @@ from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import repeat
 from typing import Any, Final
 
 import numpy as np
@@ -31,7 +30,7 @@ from viewmeter.query import content
 from viewmeter.query.answer import Answer, Rows
 from viewmeter.query.cache import Cache, TracksChanges
 from viewmeter.query.compute import Cells, last_samples, metric_order, metric_values
-from viewmeter.query.gather import Found, Gathering
+from viewmeter.query.gather import Found, Gathering, Told
 from viewmeter.query.groups import Groups, Page, ordering, page
 from viewmeter.query.listing import approximation, dimensions_catalogue, metrics_catalogue
 from viewmeter.query.parts import Settled
@@ -44,6 +43,11 @@ from viewmeter.query.settings import QuerySettings
 
 Array = npt.NDArray[Any]
 _FILTERED_GROUPS_MAX: Final = 10_000
+_PREPARED_MAX: Final = 256
+_PREPARED_EDGES_MAX: Final = 100_000
+_PREPARED_MS: Final = 5 * MINUTE_MS
+"""How a question is put to the store is kept: a dashboard asks the same again each time that events have come. It holds
+as long as the same is where (`Gathering.again`), which no event changes."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +57,7 @@ class _Result:
     rows: Rows
     page: Page
     settled: Settled
-    layers: tuple[str, ...]
-    closed_until_ms: int | None
-    by_utc_hours: tuple[str, ...]
-    plan: dict[str, object]
+    told: Told
     watermark_ms: int | None
 
 
@@ -80,6 +81,7 @@ class Analytics:
             int(min(self._settings.cache_ttl_s, 300.0) * 1000),
             int(self._settings.cache_open_ttl_s * 1000),
         )
+        self._prepared: Cache[Gathering] = Cache(_PREPARED_MAX, _PREPARED_EDGES_MAX, _PREPARED_MS, _PREPARED_MS)
 
     def query(self, query: Query, visible: Visible, now_ms: int, watermark_ms: int | None, zone: str = "UTC") -> Answer:
         """Answer a question for somebody who sees `visible`. Raises `QueryProblem`.
@@ -90,8 +92,7 @@ class Analytics:
         kept = self._cache.get(key, change, now_ms)
         if kept is not None:
             return self._again(query, kept, now_ms, watermark_ms)
-        planned = plan(query, visible, raw=self._raw is not None)
-        result = self._compute(planned, zone, now_ms, watermark_ms)
+        result = self._compute(query, visible, zone, now_ms, watermark_ms)
         # Samples of the present move with the clock, also when nothing arrives.
         is_open = query.end_ms > now_ms - MINUTE_MS
         self._cache.put(key, result, len(result.rows), change, now_ms, is_open=is_open)
@@ -147,15 +148,24 @@ class Analytics:
 
     # --- computing -----------------------------------------------------------------------------------------
 
-    def _compute(self, planned: Plan, zone: str, now_ms: int, watermark_ms: int | None) -> _Result:
-        with _told():
-            return self._store.read(
-                lambda state: self._of_state(planned, state, zone, now_ms, watermark_ms), _scans(planned)
-            )
+    def _compute(self, query: Query, visible: Visible, zone: str, now_ms: int, watermark_ms: int | None) -> _Result:
+        key = (query, visible, zone)
+        prepared = self._prepared.get(key, 0, now_ms)
+        planned = prepared.plan if prepared is not None else plan(query, visible, raw=self._raw is not None)
 
-    def _of_state(self, planned: Plan, state: Snapshot, zone: str, now_ms: int, watermark_ms: int | None) -> _Result:
-        query, settings = planned.query, self._settings
-        ask = Gathering(planned, state, zone, self._raw, settings.raw_events_max, settings.rows_max)
+        def work(state: Snapshot) -> _Result:
+            ask = prepared.again(state) if prepared is not None else None
+            if ask is None:
+                settings = self._settings
+                ask = Gathering(planned, state, zone, self._raw, settings.raw_events_max, settings.rows_max)
+                self._prepared.put(key, ask, len(ask.settled.edges), 0, now_ms, is_open=False)
+            return self._of_state(planned, ask, now_ms, watermark_ms)
+
+        with _told():
+            return self._store.read(work, _scans(planned))
+
+    def _of_state(self, planned: Plan, ask: Gathering, now_ms: int, watermark_ms: int | None) -> _Result:
+        query = planned.query
         edges = ask.settled.edges
         self._minutes_from_ms = ask.ground.minutes_from_ms
         groups, chosen, totals = self._choose(planned, ask, now_ms)
@@ -164,11 +174,7 @@ class Analytics:
             cells = totals.of(chosen.groups)
         else:
             cells = self._series(planned, ask, groups, chosen, now_ms)
-        rows = _rows(query, ask.settled, groups, chosen, cells)
-        layers, utc_hours = tuple(ask.layers()), ask.by_utc_hours()
-        return _Result(
-            rows, chosen, ask.settled, layers, ask.closed_until_ms(), utc_hours, ask.explained(), watermark_ms
-        )
+        return _Result(_rows(query, ask.settled, groups, chosen, cells), chosen, ask.settled, ask.told, watermark_ms)
 
     def _around(self, query: Query) -> Interval:
         """Return the range of which a change may change the answer: rows at its ends may reach beyond them.
@@ -284,20 +290,18 @@ def _rows(query: Query, settled: Settled, groups: Groups, chosen: Page, cells: C
     """Return the rows: groups in the page's order, each with its buckets in the order of time."""
     zone = zone_of(settled.zone)
     times = [_stamp(edge, zone) for edge in settled.edges[:-1]]
-    backwards = -1 if ("time", "desc") in query.order_by else 1
     words: list[list[Any]] = []
     for name in query.dimensions:
         column = groups.words[name].take(pa.array(chosen.groups)).to_pylist()
         words.append([word == "true" for word in column] if name == "is_bot" else column)
     values = [metric_values(name, cells) for name in query.metrics]
     names = ("time", *query.dimensions, *query.metrics)
-    rows = Rows()
-    for index in range(len(chosen.groups)):
-        at = slice(index * len(times), (index + 1) * len(times))
-        group = (repeat(column[index], len(times)) for column in words)
-        inside = zip(times[::backwards], *group, *(v[at][::backwards] for v in values), strict=True)
-        rows.extend([dict(zip(names, row, strict=True)) for row in inside])
-    return rows
+    many = len(times)
+    if ("time", "desc") in query.order_by:
+        times.reverse()
+        values = [[v for at in range(0, len(column), many) for v in column[at : at + many][::-1]] for column in values]
+    spread = [[word for word in column for _ in times] for column in words]
+    return Rows(names, [times * len(chosen.groups), *spread, *values])
 
 
 def _answer(query: Query, result: _Result, now_ms: int, *, cached: bool) -> Answer:
@@ -312,7 +316,7 @@ def _answer(query: Query, result: _Result, now_ms: int, *, cached: bool) -> Answ
 
 def _meta(query: Query, result: _Result, now_ms: int, cached: bool) -> dict[str, Any]:
     zone = zone_of(result.settled.zone)
-    watermark, closed_until = result.watermark_ms, result.closed_until_ms
+    watermark, closed_until = result.watermark_ms, result.told.closed_until_ms
     applied = now_ms if watermark is None else min(now_ms, watermark)
     return {
         "granularity": query.granularity,
@@ -320,12 +324,12 @@ def _meta(query: Query, result: _Result, now_ms: int, cached: bool) -> dict[str,
         "start": rfc3339(result.settled.edges[0], zone),
         "end": rfc3339(result.settled.edges[-1], zone),
         "watermark": None if watermark is None else rfc3339(watermark, zone),
-        "sources": [*result.layers],
+        "sources": [*result.told.layers],
         "partial": query.end_ms > applied or closed_until is not None,
         "closed_until": None if closed_until is None else rfc3339(closed_until, zone),
-        "by_utc_hours": [*result.by_utc_hours],
+        "by_utc_hours": [*result.told.by_utc_hours],
         "cached": cached,
         "approximate": {name: approximation(METRICS[name]) for name in query.metrics if is_sketch(name)},
         "truncated": result.page.truncated,
-        "plan": result.plan if query.explain else None,
+        "plan": result.told.explained if query.explain else None,
     }

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from functools import lru_cache
+from typing import Any, overload
 
 import msgspec
 import pyarrow as pa
@@ -19,16 +20,60 @@ from viewmeter.model.catalogue.metrics import Histogram
 Row = dict[str, Any]
 
 
-class Rows(list[Row]):
-    """Rows that remember how they are written, since an answer that is kept is sent again and again."""
+class Rows(Sequence[Row]):
+    """Rows by column. A row is a dictionary when somebody looks at it; answers go out without one.
 
-    written: bytes | None = None
+    They remember how they are written, since an answer that is kept is sent again and again.
+    """
+
+    __slots__ = ("_columns", "_names", "written")
+
+    def __init__(self, names: tuple[str, ...], columns: Sequence[Sequence[Any]]) -> None:
+        """`columns`: one a name, all of one length."""
+        self._names, self._columns = names, columns
+        self.written: bytes | None = None
+
+    def __len__(self) -> int:
+        return len(self._columns[0])
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Row]: ...
+    def __getitem__(self, index: int | slice) -> Row | list[Row]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return {name: column[index] for name, column in zip(self._names, self._columns, strict=True)}
+
+    def __iter__(self) -> Iterator[Row]:
+        for row in zip(*self._columns, strict=True):
+            yield dict(zip(self._names, row, strict=True))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and [*self] == [*other]
+
+    __hash__ = None  # type: ignore[assignment]  # as a list
+
+    def __repr__(self) -> str:
+        return repr([*self])
+
+    def column(self, name: str) -> Sequence[Any]:
+        """Return the values of a column."""
+        return self._columns[self._names.index(name)]
 
     def to_json(self) -> bytes:
         """Return the rows as a JSON array."""
         if self.written is None:
-            self.written = msgspec.json.encode(self)
+            self.written = msgspec.json.encode([*map(_struct(self._names), *self._columns)])
         return self.written
+
+
+@lru_cache(maxsize=1_024)
+def _struct(names: tuple[str, ...]) -> type[msgspec.Struct]:
+    """Return a struct with these fields: made and written in half the time of a dictionary."""
+    fields = [(f"field_{number}", Any) for number in range(len(names))]
+    renamed = dict(zip((name for name, _ in fields), names, strict=True))
+    return msgspec.defstruct("Row", fields, rename=renamed, gc=False)
 
 
 @dataclass(frozen=True)
@@ -55,15 +100,15 @@ class Answer:
         writer = csv.writer(text, lineterminator="\r\n")
         columns = self._columns()
         writer.writerow(columns)
-        for row in self.rows:
-            writer.writerow([_cell(_value(row, path)) for path in columns.values()])
+        values = [[_cell(_inside(v, path)) for v in self.rows.column(path[0])] for path in columns.values()]
+        writer.writerows(zip(*values, strict=True))
         return text.getvalue()
 
     def to_parquet(self) -> bytes:
         """Return the rows as a Parquet file; `time` is an instant in the query's zone."""
         columns: dict[str, pa.Array] = {}
         for name, path in self._columns().items():
-            values = [_value(row, path) for row in self.rows]
+            values = [_inside(value, path) for value in self.rows.column(path[0])]
             if name == "time":
                 zone = str(self.meta.get("time_zone", "UTC"))
                 columns[name] = pa.array([datetime.fromisoformat(v) for v in values], pa.timestamp("ms", zone))
@@ -87,8 +132,7 @@ def _paths(dimensions: Sequence[str], metrics: Sequence[str]) -> Iterator[tuple[
             yield (name,)
 
 
-def _value(row: Mapping[str, Any], path: tuple[str, ...]) -> Any:
-    value = row[path[0]]
+def _inside(value: Any, path: tuple[str, ...]) -> Any:
     return value if len(path) == 1 else value[path[1]]
 
 

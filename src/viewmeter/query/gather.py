@@ -8,8 +8,9 @@ range is read once. Not done: metrics; what a table's rows mean for a cell is `c
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ import pyarrow as pa
 from viewmeter.model.catalogue import METRICS
 from viewmeter.model.spans import minus
 from viewmeter.model.time import HOUR_MS, Interval, rfc3339
-from viewmeter.olap.protocol import Filter, Part, Scan, Snapshot
+from viewmeter.olap.protocol import Coverage, Filter, Part, Scan, Snapshot
 from viewmeter.query import gauges
 from viewmeter.query.parts import Ground, Kept, Settled
 from viewmeter.query.plan import Plan, Source
@@ -38,25 +39,50 @@ class Found:
     role: Literal["sums", "samples", "largest", "last", "exact"] = "sums"
 
 
+class Told(NamedTuple):
+    """What stands behind an answer."""
+
+    layers: tuple[Layer, ...]
+    closed_until_ms: int | None
+    by_utc_hours: tuple[str, ...]
+    explained: dict[str, object]
+
+
 class Gathering:
-    """One plan over one snapshot: settled once, then asked as often as needed."""
+    """One plan over one snapshot: settled once, then asked as often as needed.
+
+    What it found out is good for every snapshot of a store in which the same is where: `again`.
+    """
 
     def __init__(
         self, planned: Plan, snapshot: Snapshot, zone: str, raw: RawEvents | None, raw_budget: int, rows_max: int
     ) -> None:
-        self._plan, self._snapshot, self._raw, self._budget = planned, snapshot, raw, raw_budget
-        self.ground = _ground(planned, snapshot, zone)
+        self.plan, self._snapshot, self._raw, self._budget = planned, snapshot, raw, raw_budget
+        self.ground, self._looked_at = _ground(planned, snapshot, zone)
+        self._scans: dict[tuple[Source, Edges], Scan] = {}
         self._filled: frozenset[Source] = frozenset()  # whose gaps raw events fill
         self.settled = self._settle(rows_max)
+        self.told = Told(tuple(self._layers()), self._closed_until_ms(), self._by_utc_hours(), self._explained())
+
+    def again(self, snapshot: Snapshot) -> Gathering | None:
+        """Return the same over another snapshot; None where something else is where, or raw events have a say."""
+        if any(source.mixed for source in self.plan.sources):
+            return None
+        tenant_id = self.plan.visible.tenant_id
+        if any(snapshot.coverage(zone, tenant_id) != coverage for zone, coverage in self._looked_at.items()):
+            return None
+        other = copy(self)
+        other._snapshot = snapshot
+        return other
 
     # --- the range ---------------------------------------------------------------------------------------------
 
     def _settle(self, rows_max: int) -> Settled:
         """Choose the edges: as asked where raw events can fill what rows cannot be cut at, else as rows allow."""
-        sources = self._plan.sources
+        sources = self.plan.sources
         needed = [source.kept for source in sources if source.kept is not None and not source.mixed]
         mixed = [source for source in sources if source.mixed]
-        query = self._plan.query
+        query = self.plan.query
         interval = Interval(query.start_ms, query.end_ms)
 
         def settle(kept: Sequence[Kept]) -> Settled:
@@ -91,7 +117,7 @@ class Gathering:
 
     def _too_much_raw(self, pieces: dict[Source, tuple[Interval, ...]]) -> QueryProblem:
         assert self._raw is not None
-        shown = ", ".join(sorted({*self._plan.query.dimensions, *(f.dimension for f in self._plan.filters)}))
+        shown = ", ".join(sorted({*self.plan.query.dimensions, *(f.dimension for f in self.plan.filters)}))
         reach = self._raw.reach_ms()
         if reach and any(p and p[0].start_ms < reach for p in pieces.values()):
             why = f"the archive reaches back to {rfc3339(reach)}: start there or later"
@@ -111,22 +137,25 @@ class Gathering:
     def ask(self, edges: Edges, metrics: tuple[str, ...], more: tuple[Filter, ...] = ()) -> list[Found]:
         """Return the rows of some of the metrics, bucket by bucket. Raises `QueryProblem`."""
         found: list[Found] = []
-        for whole in self._plan.sources:
+        for whole in self.plan.sources:
             source = whole.among(metrics)
             if source is not None:
                 found += self._ask(whole, source, edges, more)
         return found
 
     def _ask(self, whole: Source, source: Source, edges: Edges, more: tuple[Filter, ...]) -> list[Found]:
-        question = self._plan.scan(source, edges, more)
+        if source.kind == "rollup" and not whole.mixed and not more:
+            scan = self._scan(source, edges)
+            return [Found(self._snapshot.scan(scan) if scan.parts else _empty(scan))]
+        question = self.plan.scan(source, edges, more)
         parts = self._parts(source, edges)
         if source.kind == "gauge":
             samples = gauges.of_samples(parts)
             found = [Found(self._snapshot.scan(replace(question, parts=samples)), "samples")] if samples else []
-            peaks = gauges.peak_scans(self._plan, source, edges, self.ground, more)
+            peaks = gauges.peak_scans(self.plan, source, edges, self.ground, more)
             reach_ms = self.ground.minutes_from_ms
             for scan, role in peaks:
-                found.append(Found(gauges.as_samples(self._plan, source, self._snapshot.scan(scan), reach_ms), role))
+                found.append(Found(gauges.as_samples(self.plan, source, self._snapshot.scan(scan), reach_ms), role))
             return found
         if source.kind == "exact":
             return [Found(self._exact(question), "exact")]
@@ -135,6 +164,15 @@ class Gathering:
         if pieces and self._raw is not None:
             found.append(Found(self._raw.scan(question, pieces)))
         return found or [Found(_empty(question))]
+
+    def _scan(self, source: Source, edges: Edges) -> Scan:
+        """Return the question to the store; asked again, it is the same object."""
+        key = (source, edges)
+        found = self._scans.get(key)
+        if found is None:
+            question = self.plan.scan(source, edges)
+            found = self._scans[key] = replace(question, parts=self._parts(source, edges))
+        return found
 
     def _exact(self, question: Scan) -> pa.Table:
         edges, buckets = _rounded(question.edges_ms, self.ground.hour_step_ms)
@@ -158,17 +196,17 @@ class Gathering:
 
     # --- what stands behind it -----------------------------------------------------------------------------------
 
-    def layers(self) -> list[Layer]:
+    def _layers(self) -> list[Layer]:
         """Return the layers that answered."""
         used: set[Layer] = set()
-        for source in self._plan.sources:
+        for source in self.plan.sources:
             used |= {_layer(part) for part in self._parts(source, self.settled.edges)}
             if self._pieces(source, self.settled.edges):
                 used.add("archive")
         order: tuple[Layer, ...] = ("speed", "batch", "archive")
         return [layer for layer in order if layer in used]
 
-    def by_utc_hours(self) -> tuple[str, ...]:
+    def _by_utc_hours(self) -> tuple[str, ...]:
         """Return the metrics that are cut at another instant than the edges say.
 
         Peaks and exact viewers are kept by whole hours of UTC. Where a zone's bucket begins inside of one, that hour is
@@ -177,7 +215,7 @@ class Gathering:
         edges = self.settled.edges
         inside = [edge for edge in edges if edge % HOUR_MS]
         found: list[str] = []
-        for source in self._plan.sources if inside else ():
+        for source in self.plan.sources if inside else ():
             if source.kept is None or not source.kept.hourly:
                 continue
             parts = self._parts(source, edges)
@@ -186,11 +224,11 @@ class Gathering:
                 found += source.metrics
         return tuple(found)
 
-    def explained(self) -> dict[str, object]:
+    def _explained(self) -> dict[str, object]:
         """Return the plan as `explain` shows it. The tenant is not in it: the asker knows, others must not."""
         edges = self.settled.edges
         scans: list[dict[str, object]] = []
-        for source in self._plan.sources:
+        for source in self.plan.sources:
             parts = [_told(part) for part in self._parts(source, edges)]
             pieces = self._pieces(source, edges)
             parts += [{"layer": "archive", "table": "events", "range": _range(piece)} for piece in pieces]
@@ -204,37 +242,42 @@ class Gathering:
                     "more_parts": max(0, len(parts) - _PARTS_SHOWN),
                 }
             )
-        visible = self._plan.visible
+        visible = self.plan.visible
         return {
             "range": _range(Interval(edges[0], edges[-1])),
             "buckets": len(edges) - 1,
             "zone_of_days": self.ground.zone,
             "scans": scans,
-            "filters": [["is_not" if f.negate else "is", f.dimension, [*f.values]] for f in self._plan.filters],
+            "filters": [["is_not" if f.negate else "is", f.dimension, [*f.values]] for f in self.plan.filters],
             "only_channels": None if visible.channels is None else [*visible.channels],
         }
 
-    def closed_until_ms(self) -> int | None:
+    def _closed_until_ms(self) -> int | None:
         """Return up to when the range's hours are closed, where something asked for is known of these alone.
 
         None: everything asked for is known of open hours as well, or no hour in which something happened is open.
         """
-        waiting = (s for s in self._plan.sources if s not in self._filled)
+        waiting = (s for s in self.plan.sources if s not in self._filled)
         if not any(METRICS[name].batch_only for source in waiting for name in source.metrics):
-            mixed = any(s.mixed and s not in self._filled for s in self._plan.sources)
+            mixed = any(s.mixed and s not in self._filled for s in self.plan.sources)
             if not mixed:
                 return None
         whole = Interval(self.settled.edges[0], self.settled.edges[-1])
         return self.ground.known_until(whole)
 
 
-def _ground(planned: Plan, snapshot: Snapshot, zone: str) -> Ground:
-    """Return the reporting zone's ground; UTC's where older days were not built in that zone (it was another then)."""
+def _ground(planned: Plan, snapshot: Snapshot, zone: str) -> tuple[Ground, dict[str, Coverage]]:
+    """Return the reporting zone's ground; UTC's where older days were not built in that zone (it was another then).
+
+    And the coverage that was looked at, by zone.
+    """
     query = planned.query
-    ground = Ground(snapshot.coverage(zone, planned.visible.tenant_id), zone)
+    looked_at = {zone: snapshot.coverage(zone, planned.visible.tenant_id)}
+    ground = Ground(looked_at[zone], zone)
     if zone == "UTC" or ground.has_days(Interval(query.start_ms, query.end_ms)):
-        return ground
-    return Ground(snapshot.coverage("UTC", planned.visible.tenant_id), "UTC")
+        return ground, looked_at
+    looked_at["UTC"] = snapshot.coverage("UTC", planned.visible.tenant_id)
+    return Ground(looked_at["UTC"], "UTC"), looked_at
 
 
 def _rounded(edges: Edges, step_ms: int) -> tuple[Edges, npt.NDArray[np.int64]]:

@@ -55,7 +55,10 @@ class Source:
             return SAMPLES_KEPT
         if self.kind == "exact":
             return EXACT_KEPT
-        return Kept.of(ROLLUPS[self.rollup]) if self.kind == "rollup" else None
+        if self.kind == "raw":
+            return None
+        sums = all(MEASURES[name].kind is Kind.ADDITIVE for name in self.measures)
+        return Kept.of(ROLLUPS[self.rollup], sums=sums)
 
     @property
     def mixed(self) -> bool:
