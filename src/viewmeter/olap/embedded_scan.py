@@ -67,9 +67,8 @@ def _in_buckets(edges_ms: Sequence[int], table: pa.Table) -> pa.Table:
     columns = {"bucket": pa.array(number[first].astype(np.int32))}
     for name in table.column_names:
         if name != "time_ms":
-            columns[name] = pa.array(
-                np.add.reduceat(table[name].to_numpy()[order], first) if len(first) else [], pa.int64()
-            )
+            values = table[name].to_numpy()[order].astype(np.int64)
+            columns[name] = pa.array(np.add.reduceat(values, first) if len(first) else values)
     return pa.table(columns)
 
 

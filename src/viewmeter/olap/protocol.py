@@ -66,12 +66,22 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Top:
+    """The first groups by a sum, equal ones in the order of their dimensions (as text, ascending)."""
+
+    measure: str
+    largest_first: bool
+    count: int
+
+
+@dataclass(frozen=True)
 class Scan:
     """One question to the store.
 
     `edges_ms` are ascending bucket edges, n + 1 for n buckets (any widths: days of 23 hours too); all are multiples
     of the rollup's grain. Rows outside of [first, last) are not read. `parts` are disjoint and say where to read; none:
-    everything from the speed layer's rows. A row belongs to the bucket that holds its time, which is its start.
+    everything from the speed layer's rows. A row belongs to the bucket that holds its time, which is its start. `top`:
+    of a question with one bucket, those groups alone.
     """
 
     rollup: str
@@ -81,6 +91,7 @@ class Scan:
     dimensions: tuple[str, ...] = ()
     filters: tuple[Filter, ...] = ()
     parts: tuple[Part, ...] = ()
+    top: Top | None = None
 
     @property
     def interval(self) -> Interval:

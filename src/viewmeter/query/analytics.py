@@ -23,9 +23,11 @@ from viewmeter.archive.protocol import ArchiveDamagedError, ArchiveUnavailableEr
 from viewmeter.live.protocol import LiveScope, LiveStore
 from viewmeter.model.calendar import zone_of
 from viewmeter.model.catalogue import METRICS
+from viewmeter.model.catalogue.expressions import Ref
+from viewmeter.model.catalogue.metrics import Formula
 from viewmeter.model.time import DAY_MS, HOUR_MS, MINUTE_MS, Interval, floor_to, rfc3339
 from viewmeter.olap.errors import ScanTooLargeError
-from viewmeter.olap.protocol import Filter, Snapshot, TimeSeriesStore, Visible
+from viewmeter.olap.protocol import Filter, Snapshot, TimeSeriesStore, Top, Visible
 from viewmeter.query import content
 from viewmeter.query.answer import Answer, Rows
 from viewmeter.query.cache import Cache, TracksChanges
@@ -195,7 +197,8 @@ class Analytics:
         wanted = tuple(dict.fromkeys((*order, *(query.metrics if whole else ()))))
         wanted = wanted or query.metrics[:1]
         edges = (ask.settled.edges[0], ask.settled.edges[-1])
-        found = ask.ask(edges, wanted)
+        top = _top(query)
+        found = (None if top is None else ask.first_groups(edges, wanted, top)) or ask.ask(edges, wanted)
         groups, numbers = Groups.among([one.table for one in found], query.dimensions)
         cells = _cells(found, numbers, groups.count, edges, now_ms)
         values = {name: metric_order(name, cells) for name in order}
@@ -252,6 +255,15 @@ def _at_once(query: Query) -> bool:
     Sketches and series are asked for the groups of the page only.
     """
     return query.granularity == "total" and not any(is_sketch(name) for name in query.metrics)
+
+
+def _top(query: Query) -> Top | None:
+    """Return which groups are on the first page, where the store can tell: the order is that of one sum."""
+    (name, way), *others = ordering(query)
+    metric = METRICS.get(name)
+    if query.cursor or others or not isinstance(metric, Formula) or not isinstance(metric.expr, Ref):
+        return None
+    return Top(metric.expr.name, way == "desc", query.limit + 1)  # one more says that there is another page
 
 
 def _scans(planned: Plan) -> int:

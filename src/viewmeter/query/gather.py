@@ -19,7 +19,7 @@ import pyarrow as pa
 from viewmeter.model.catalogue import METRICS
 from viewmeter.model.spans import minus
 from viewmeter.model.time import HOUR_MS, Interval, rfc3339
-from viewmeter.olap.protocol import Coverage, Filter, Part, Scan, Snapshot
+from viewmeter.olap.protocol import Coverage, Filter, Part, Scan, Snapshot, Top
 from viewmeter.query import gauges
 from viewmeter.query.parts import Ground, Kept, Settled
 from viewmeter.query.plan import Plan, Source
@@ -59,7 +59,7 @@ class Gathering:
     ) -> None:
         self.plan, self._snapshot, self._raw, self._budget = planned, snapshot, raw, raw_budget
         self.ground, self._looked_at = _ground(planned, snapshot, zone)
-        self._scans: dict[tuple[Source, Edges], Scan] = {}
+        self._scans: dict[tuple[Source, Edges, Top | None], Scan] = {}
         self._filled: frozenset[Source] = frozenset()  # whose gaps raw events fill
         self.settled = self._settle(rows_max)
         self.told = Told(tuple(self._layers()), self._closed_until_ms(), self._by_utc_hours(), self._explained())
@@ -134,6 +134,16 @@ class Gathering:
 
     # --- asking ------------------------------------------------------------------------------------------------
 
+    def first_groups(self, edges: Edges, metrics: tuple[str, ...], top: Top) -> list[Found] | None:
+        """Return the rows of the first groups by a sum; None where they must be found among all of them."""
+        if len(self.plan.sources) != 1 or self.plan.sources[0].kind != "rollup" or self.plan.sources[0].mixed:
+            return None
+        source = self.plan.sources[0].among(metrics)
+        if source is None or top.measure not in source.measures:
+            return None
+        scan = self._scan(source, edges, top)
+        return [Found(self._snapshot.scan(scan) if scan.parts else _empty(scan))]
+
     def ask(self, edges: Edges, metrics: tuple[str, ...], more: tuple[Filter, ...] = ()) -> list[Found]:
         """Return the rows of some of the metrics, bucket by bucket. Raises `QueryProblem`."""
         found: list[Found] = []
@@ -165,13 +175,13 @@ class Gathering:
             found.append(Found(self._raw.scan(question, pieces)))
         return found or [Found(_empty(question))]
 
-    def _scan(self, source: Source, edges: Edges) -> Scan:
+    def _scan(self, source: Source, edges: Edges, top: Top | None = None) -> Scan:
         """Return the question to the store; asked again, it is the same object."""
-        key = (source, edges)
+        key = (source, edges, top)
         found = self._scans.get(key)
         if found is None:
             question = self.plan.scan(source, edges)
-            found = self._scans[key] = replace(question, parts=self._parts(source, edges))
+            found = self._scans[key] = replace(question, parts=self._parts(source, edges), top=top)
         return found
 
     def _exact(self, question: Scan) -> pa.Table:
