@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -148,8 +148,12 @@ def _hll_bytes(registers: npt.NDArray[np.uint8]) -> bytes:
 def of_lists(lists: pa.ListArray, kind: Kind) -> pa.Array:
     """Return the serialised sketch of each list of coupons (HLL) or values (KLL); null of an empty one."""
     offsets, flat = lists.offsets.to_numpy().tolist(), lists.values.to_numpy(zero_copy_only=False)
-    make = hll_from_coupons if kind is Kind.HLL else kll_from_values
-    return pa.array([make(flat[a:b]) for a, b in pairwise(offsets)], pa.binary())
+    return pa.array([of_values(flat[a:b], kind) for a, b in pairwise(offsets)], pa.binary())
+
+
+def of_values(values: npt.NDArray[Any], kind: Kind) -> bytes | None:
+    """Return the serialised sketch of coupons (HLL) or values (KLL); None of none."""
+    return hll_from_coupons(values) if kind is Kind.HLL else kll_from_values(values)
 
 
 def merge_hll(parts: Iterable[bytes]) -> bytes | None:

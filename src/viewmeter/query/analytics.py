@@ -198,11 +198,12 @@ class Analytics:
         wanted = wanted or query.metrics[:1]
         edges = (ask.settled.edges[0], ask.settled.edges[-1])
         top = _top(query)
-        found = (None if top is None else ask.first_groups(edges, wanted, top)) or ask.ask(edges, wanted)
+        first = None if top is None else ask.first_groups(edges, wanted, top)
+        found = ask.ask(edges, wanted) if first is None else first
         groups, numbers = Groups.among([one.table for one in found], query.dimensions)
         cells = _cells(found, numbers, groups.count, edges, now_ms)
         values = {name: metric_order(name, cells) for name in order}
-        return groups, page(query, groups, values), cells if whole else None
+        return groups, page(query, groups, values, in_order=first is not None), cells if whole else None
 
     def _series(self, planned: Plan, ask: Gathering, groups: Groups, chosen: Page, now_ms: int) -> Cells:
         query, edges = planned.query, ask.settled.edges

@@ -80,10 +80,15 @@ class Page:
     truncated: bool  # there are groups behind this page
 
 
-def page(query: Query, groups: Groups, values: Mapping[str, Array]) -> Page:
-    """Order the groups by `order_by` (then by dimensions, so that the order is total) and cut the page out."""
+def page(query: Query, groups: Groups, values: Mapping[str, Array], *, in_order: bool = False) -> Page:
+    """Order the groups by `order_by` (then by dimensions, so that the order is total) and cut the page out.
+
+    in_order: that is how they come, and of those behind the page there is the first at most.
+    """
     order = _Order(query, groups, values)
-    if query.cursor:
+    if in_order:
+        ranked = np.arange(groups.count)
+    elif query.cursor:
         ranked = order.ranked()
         ranked = ranked[order.after(ranked, _read_cursor(query)) :]
     else:
