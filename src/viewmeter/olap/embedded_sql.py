@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -57,7 +57,7 @@ def scan(question: Scan, row_limit: int) -> Sql:
     by_time = is_by_time(question)
     has_buckets = len(question.edges_ms) > 2 and not by_time
     with_time = by_time or by_sample or any(m.kind is Kind.LAST for m in measures)
-    source, parameters = _source(question, measures, has_buckets=has_buckets, with_time=with_time)
+    selects, parameters = _selects(question, measures, has_buckets=has_buckets, with_time=with_time)
     keys = [
         *(["bucket"] if has_buckets else []),
         *(["time_ms"] if by_time or by_sample else []),
@@ -67,9 +67,10 @@ def scan(question: Scan, row_limit: int) -> Sql:
     head = keys if has_buckets or by_time else ["0::INTEGER AS bucket", *keys]
     values = [text for m in measures for text in _gathered(question, m)]
     if by_time and _is_one_row_an_instant(question):
-        return source, parameters  # nothing to add up in SQL: to group by anything costs 0.5 ms
+        # Nothing to add up in SQL: to group by anything costs 0.5 ms.
+        return " UNION ALL ".join(map(_text, selects)), parameters
     groups = f"GROUP BY {', '.join(keys)}" if keys else "HAVING count(*) > 0"
-    text = f"SELECT {', '.join([*head, *values])}\nFROM ({source})\n{groups}"
+    text = f"{_together(selects, head, values)}\n{groups}"
     if question.top is not None:
         way = "DESC" if question.top.largest_first else "ASC"
         order = ", ".join([f"{question.top.measure} {way}", *(f"{name} ASC" for name in question.dimensions)])
@@ -121,7 +122,30 @@ def parts_of(question: Scan) -> tuple[Part, ...]:
     return question.parts or (Part("speed", question.interval),)
 
 
-def _source(question: Scan, measures: Sequence[Measure], *, has_buckets: bool, with_time: bool) -> Sql:
+class _Select(NamedTuple):
+    """One SELECT: what it asks for, and the rest of it."""
+
+    columns: list[str]
+    rest: str
+
+
+def _text(select: _Select) -> str:
+    return f"SELECT {', '.join(select.columns)} {select.rest}"
+
+
+def _together(selects: Sequence[_Select], head: Sequence[str], values: Sequence[str]) -> str:
+    """Return the query over all SELECTs, without its groups; over one of them it is flat, which saves 0.1 ms."""
+    first = selects[0].columns[0]
+    bucket = [first] if first.endswith(" AS bucket") else []
+    if len(selects) == 1 and not any(" AS " in column for column in selects[0].columns[len(bucket) :]):
+        shown = [*bucket, *head[1:]] if bucket else head
+        return f"SELECT {', '.join([*shown, *values])} {selects[0].rest}"
+    return f"SELECT {', '.join([*head, *values])}\nFROM ({' UNION ALL '.join(map(_text, selects))})"
+
+
+def _selects(
+    question: Scan, measures: Sequence[Measure], *, has_buckets: bool, with_time: bool
+) -> tuple[list[_Select], Parameters]:
     """Return all rows asked for: one SELECT a table, whatever number of ranges is read from it."""
     rollup = ROLLUPS[question.rollup]
     head = [*(["time_ms"] if with_time else []), *map(_spoken, question.dimensions)]
@@ -132,15 +156,15 @@ def _source(question: Scan, measures: Sequence[Measure], *, has_buckets: bool, w
     ranges_of = _ranges(question)
     if not any(sources(rollup, table) for table, _ in ranges_of):
         ranges_of = {(rollup.tiers[0], ""): []}  # nothing is where this rollup has rows: an answer's shape, and no row
-    selects: list[str] = []
+    selects: list[_Select] = []
     parameters: Parameters = []
     for (table, zone), ranges in ranges_of.items():
         where, where_parameters = _where(question, table, zone, ranges)
         wanted = [_read(m, name, table) for m in measures for name in columns_of(question, m)]
         for name in sources(rollup, table):
-            selects.append(f"SELECT {', '.join([*head, *wanted])} FROM {name} AS r{join} WHERE {where}")
+            selects.append(_Select([*head, *wanted], f"FROM {name} AS r{join} WHERE {where}"))
             parameters += [*bucket_parameters, *where_parameters]
-    return " UNION ALL ".join(selects), parameters
+    return selects, parameters
 
 
 def _read(measure: Measure, column: str, table: Table) -> str:
