@@ -82,6 +82,22 @@ def tables(answer: Answer) -> list[list[str]]:
 # --- layers -------------------------------------------------------------------------------------------------------
 
 
+def test_a_question_asked_again_sees_new_rows_and_hours_that_closed_since(layers: Layers) -> None:
+    def asked() -> tuple[list[int], list[str]]:
+        found = layers.ask("plays", 0, 3 * HOUR, granularity="hour")
+        return [row["plays"] for row in found.rows], found.meta["sources"]
+
+    layers.append(fact(0, plays=1), fact(HOUR, plays=10))
+    assert asked() == ([1, 10, 0], ["speed"])
+    layers.append(fact(2 * HOUR, plays=3))
+    assert asked() == ([1, 10, 3], ["speed"])
+    layers.close(fact(0, plays=5))
+    assert asked() == ([5, 10, 3], ["speed", "batch"])
+    layers.close(fact(HOUR, plays=7))
+    layers.append(fact(2 * HOUR, plays=1))
+    assert asked() == ([5, 7, 4], ["speed", "batch"])
+
+
 def test_a_closed_hour_is_answered_by_its_batch_rows_and_an_open_one_by_the_speed_layer(layers: Layers) -> None:
     layers.append(fact(0, plays=1), fact(HOUR, plays=10))
     assert layers.ask("plays", 0, 2 * HOUR).meta["sources"] == ["speed"]

@@ -81,6 +81,16 @@ def test_whole_months_weeks_and_days_come_from_theirs() -> None:
     ]
 
 
+@pytest.mark.parametrize(("rows_a_day", "tables"), [(1_000, {"day"}), (2_000, {"day", "week", "month"})])
+def test_sums_are_read_from_days_alone_where_these_are_few(rows_a_day: int, tables: set[str]) -> None:
+    ground = Ground(replace(coverage(), rows_a_day={"video": rows_a_day}), "UTC")
+    edges = (T0 - 85 * DAY, T0 - 31 * DAY)
+    sums = Kept.of(ROLLUPS["video"], sums=True)
+    assert {table for table, _, _ in parts(ground, edges, sums)} == tables
+    # A sketch of a month is one; those of its days would have to be merged.
+    assert {table for table, _, _ in parts(ground, edges, VIDEO)} == {"day", "week", "month"}
+
+
 def test_buckets_of_days_are_never_read_from_weeks() -> None:
     ground = Ground(coverage(), "UTC")
     edges = tuple(T0 + day * DAY for day in range(11))

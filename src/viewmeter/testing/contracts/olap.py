@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from viewmeter.model.sketches import hll_estimate, kll_quantile
-from viewmeter.olap.protocol import Commit, Filter, Scan, TimeSeriesStore, Visible
+from viewmeter.olap.protocol import Commit, Filter, Scan, TimeSeriesStore, Top, Visible
 from viewmeter.testing.contracts.facts import DAY, HOUR, MINUTE, T0, Fact, fact, rows_of
 
 ACME = Visible("acme")
@@ -236,6 +236,29 @@ class TimeSeriesStoreContract:
         assert scan(store, "plays", edges=every_second) == [
             {"bucket": i, "plays": 2} for i in range(len(every_second) - 1)
         ]
+
+    @pytest.mark.parametrize("largest_first", [True, False])
+    @pytest.mark.parametrize("count", [1, 3, 4, 9])
+    def test_the_first_groups_by_a_sum_are_those_of_all_equal_ones_in_the_order_of_their_words(
+        self, store: TimeSeriesStore, count: int, largest_first: bool
+    ) -> None:
+        plays = {"b": 5, "é": 7, "a": 5, "B": 5, "z": 9, "y": 0}
+        facts = [fact(i * MINUTE, video_id=name, plays=n) for i, (name, n) in enumerate(plays.items())]
+        store.append(rows_of([*facts, fact(0, video_id="z", plays=-8, is_bot="true")]), commit(1))
+        question = Scan(
+            "video", ("plays",), (T0, T0 + DAY), ACME, ("video_id",), (Filter("is_bot", ("false",)),),
+            top=Top("plays", largest_first, count),
+        )  # fmt: skip
+        every = sorted(plays, key=lambda name: (-plays[name] if largest_first else plays[name], name.encode()))
+        assert store.scan(question).column("video_id").to_pylist() == every[:count]
+
+    @pytest.mark.parametrize(("measures", "edges"), [(("plays",), (0, HOUR, DAY)), (("played_ms",), (0, DAY))])
+    def test_first_groups_are_those_of_one_bucket_by_what_is_asked_for(
+        self, store: TimeSeriesStore, measures: tuple[str, ...], edges: tuple[int, ...]
+    ) -> None:
+        at = tuple(T0 + edge for edge in edges)
+        with pytest.raises(ValueError, match="first groups"):
+            store.scan(Scan("video", measures, at, ACME, ("video_id",), top=Top("plays", True, 3)))
 
     def test_a_group_with_rows_is_there_though_its_sketch_is_empty(self, store: TimeSeriesStore) -> None:
         store.append(rows_of([fact(0, plays=1, viewer=1, video_id="a"), fact(0, events=1, video_id="b")]), commit(1))

@@ -115,6 +115,25 @@ class TiersContract:
             assert state.coverage("UTC").weeks == (week,)
             assert ask(state, "plays", parts=part("week", *edges), edges=edges) == [{"bucket": 0, "plays": 11}]
 
+    def test_O8_sums_of_one_video_over_time_are_those_of_all_channels_that_have_it(
+        self, store: TimeSeriesStore
+    ) -> None:
+        facts = [
+            fact(hour * HOUR + minute * MINUTE, channel_id=channel, video_id="v", plays=1)
+            for hour in range(4)
+            for minute in range(hour + 1)
+            for channel in ("a", "b")
+        ]
+        for hour in range(4):
+            put(store, hour * HOUR, [*facts, fact(hour * HOUR, video_id="other", plays=100)], only=("video",))
+        one = (Filter("video_id", ("v",)), Filter("is_bot", ("false",)))
+        with store.snapshot() as state:
+            for tier in ("minute", "hour"):
+                found = ask(
+                    state, "plays", parts=part(tier), edges=(0, HOUR, 3 * HOUR, 4 * HOUR, DAY), filters=one
+                )  # the last bucket has no rows
+                assert [(row["bucket"], row["plays"]) for row in found] == [(0, 2), (1, 10), (2, 8)]
+
     def test_O8_peaks_are_largest_and_last_over_any_tier(self, store: TimeSeriesStore) -> None:
         seen = {0: 5, 10_000: 9, HOUR: 4, 3 * HOUR: 7, DAY: 1}
         facts = [fact(at, concurrent_viewers=n, concurrent_views=n + 1) for at, n in seen.items()]
