@@ -84,7 +84,7 @@ def _assemble(question: Scan, fetched: Columns) -> pa.Table:
     for measure in sql.measures_of(question):
         name = measure.name
         columns[name] = _sketches(measure, fetched) if measure.kind in sql.SKETCHES else _arrow(fetched[name])
-    return pa.table(columns)
+    return pa.Table.from_arrays([*columns.values()], [*columns])
 
 
 def _arrow(column: npt.NDArray[Any]) -> pa.Array:
