@@ -58,6 +58,8 @@ def _run(con: duckdb.DuckDBPyConnection, question: Scan, statement: sql.Sql, row
     except duckdb.OutOfMemoryException as error:
         raise ScanTooLargeError(row_limit) from error
     if sql.is_by_time(question):
+        if len(columns["time_ms"]) > max(row_limit, sql.INSTANTS_MAX):
+            raise ScanTooLargeError(row_limit)  # one video in thousands of channels
         columns = _in_buckets(question.edges_ms, columns)
     if len(next(iter(columns.values()))) > row_limit:
         raise ScanTooLargeError(row_limit)
@@ -73,7 +75,7 @@ def _in_buckets(edges_ms: Sequence[int], columns: Columns) -> Columns:
     sums: Columns = {"bucket": number[first].astype(np.int32)}
     for name, column in columns.items():
         if name != "time_ms":
-            values = column[order].astype(np.int64)
+            values = np.ma.filled(column, 0)[order].astype(np.int64)
             sums[name] = np.add.reduceat(values, first) if len(first) else values
     return sums
 

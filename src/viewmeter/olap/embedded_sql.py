@@ -29,7 +29,7 @@ from viewmeter.olap.protocol import Filter, Part, Scan, Table, Visible
 
 _LITERAL_VALUES_MAX: Final = 50
 """Up to here a list of values is an IN that prunes by zone maps; above it a semi-join."""
-_INSTANTS_MAX: Final = 10_000
+INSTANTS_MAX: Final = 10_000
 """Up to here sums are asked for by instant."""
 _GRAINS_MS: Final = {"minute": MINUTE_MS, "hour": HOUR_MS, "day": DAY_MS, "week": 7 * DAY_MS, "month": 28 * DAY_MS}
 _TREE_RUNS_MAX: Final = 128
@@ -68,7 +68,7 @@ def scan(question: Scan, row_limit: int) -> Sql:
     values = [text for m in measures for text in _gathered(question, m)]
     if by_time and _is_one_row_an_instant(question):
         # Nothing to add up in SQL: to group by anything costs 0.5 ms.
-        return " UNION ALL ".join(map(_text, selects)), parameters
+        return f"{' UNION ALL '.join(map(_text, selects))}\nLIMIT {max(row_limit, INSTANTS_MAX) + 1}", parameters
     groups = f"GROUP BY {', '.join(keys)}" if keys else "HAVING count(*) > 0"
     text = f"{_together(selects, head, values)}\n{groups}"
     if question.top is not None:
@@ -101,7 +101,7 @@ def is_by_time(question: Scan) -> bool:
         return False
     rollup = ROLLUPS[question.rollup]
     lengths = ((part.interval.end_ms - part.interval.start_ms, part.table) for part in parts_of(question))
-    return sum(length // _GRAINS_MS.get(table, rollup.grain_ms) for length, table in lengths) <= _INSTANTS_MAX
+    return sum(length // _GRAINS_MS.get(table, rollup.grain_ms) for length, table in lengths) <= INSTANTS_MAX
 
 
 def _gathered(question: Scan, measure: Measure) -> list[str]:

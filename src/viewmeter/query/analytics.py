@@ -160,7 +160,8 @@ class Analytics:
             if ask is None:
                 settings = self._settings
                 ask = Gathering(planned, state, zone, self._raw, settings.raw_events_max, settings.rows_max)
-                self._prepared.put(key, ask, len(ask.settled.edges), 0, now_ms, is_open=False)
+                if ask.lasts:
+                    self._prepared.put(key, ask, len(ask.settled.edges), 0, now_ms, is_open=False)
             return self._of_state(planned, ask, now_ms, watermark_ms)
 
         with _told():

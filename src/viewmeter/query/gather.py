@@ -64,10 +64,13 @@ class Gathering:
         self.settled = self._settle(rows_max)
         self.told = Told(tuple(self._layers()), self._closed_until_ms(), self._by_utc_hours(), self._explained())
 
+    @property
+    def lasts(self) -> bool:
+        """Whether it may be good for another snapshot: raw events, where they have a say, are others each time."""
+        return not any(source.mixed for source in self.plan.sources)
+
     def again(self, snapshot: Snapshot) -> Gathering | None:
-        """Return the same over another snapshot; None where something else is where, or raw events have a say."""
-        if any(source.mixed for source in self.plan.sources):
-            return None
+        """Return the same over another snapshot; None where something else is where. Only of one that `lasts`."""
         tenant_id = self.plan.visible.tenant_id
         if any(snapshot.coverage(zone, tenant_id) != coverage for zone, coverage in self._looked_at.items()):
             return None
