@@ -8,6 +8,7 @@ carries them. Not done: which layer and tier each piece of the range is read fro
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import Final, Literal
 
 from viewmeter.model.catalogue import METRICS, ROLLUPS, Kind, Metric, Rollup
@@ -42,13 +43,13 @@ class Source:
     rollup: str
     metrics: tuple[str, ...]
 
-    @property
+    @cached_property
     def measures(self) -> tuple[str, ...]:
         """What to scan: the measures of the metrics, in the order of the catalogue."""
         needed = {measure for name in self.metrics for measure in METRICS[name].measures()}
         return tuple(name for name in MEASURES if name in needed)
 
-    @property
+    @cached_property
     def kept(self) -> Kept | None:
         """Return what rows there are of it; None: events, which can be cut anywhere."""
         if self.kind == "gauge":
@@ -67,8 +68,13 @@ class Source:
 
     def among(self, metrics: tuple[str, ...]) -> Source | None:
         """Return the source for some of its metrics; None where it has none of them."""
-        wanted = tuple(name for name in self.metrics if name in metrics)
-        return replace(self, metrics=wanted) if wanted else None
+        return _among(self, metrics)
+
+
+@lru_cache(maxsize=1_024)
+def _among(source: Source, metrics: tuple[str, ...]) -> Source | None:
+    wanted = tuple(name for name in source.metrics if name in metrics)
+    return replace(source, metrics=wanted) if wanted else None
 
 
 @dataclass(frozen=True)
@@ -169,6 +175,7 @@ def _not_covered(needed: set[str], metric: Metric) -> QueryProblem:
     )
 
 
+@lru_cache(maxsize=1_024)
 def is_sketch(metric: str) -> bool:
     """Return whether the metric comes from a sketch, so that it is approximate and costs more."""
     return any(MEASURES[m].kind in (Kind.HLL, Kind.KLL) for m in METRICS[metric].measures())
