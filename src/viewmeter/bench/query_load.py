@@ -2,20 +2,21 @@
 
 In: a `History`, questions, how long. Out: per question the time of an answer without cache, and the times of a mixed
 load: questions due at fixed instants (116 a second) whether or not earlier ones were answered, every second one asked
-before. The generators share the machine with the product. A time runs from when the question was due. No answer comes
-from the cache in the first part: each asks for a `limit` that was not asked for before, which leaves a series as it
-is and makes a list at most some rows longer.
+before; that load once more before the first event is sent. The generators share the machine with the product. A time
+runs from when the question was due. What shall not come from the cache asks for a `limit` that its question was not
+asked with before, from 10 on, which leaves a series as it is and makes a list some rows longer each time.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import aiohttp
@@ -30,6 +31,11 @@ EVENTS_PER_S: Final = 10_000.0
 QUESTIONS_PER_S: Final = 116.0
 WARM_UP_S: Final = 3.0
 _CONNECTIONS: Final = 256
+_FIRST_LIMIT: Final = 10
+_KEPT_LIMIT: Final = _FIRST_LIMIT - 1
+
+Limits = Mapping[str, Iterator[int]]
+"""The limits that a question was not asked with before, by its name."""
 
 
 def under_ingest(history: History, asked: Sequence[Question], seconds: float, events_per_s: float) -> dict[str, Any]:
@@ -46,6 +52,23 @@ def under_ingest(history: History, asked: Sequence[Question], seconds: float, ev
 
 
 async def _measure(product: Product, asked: Sequence[Question], seconds: float, events_per_s: float) -> dict[str, Any]:
+    connector = aiohttp.TCPConnector(limit=_CONNECTIONS)
+    headers = {"Authorization": f"Bearer {product.secret_key}"}
+    limits = {question.name: itertools.count(_FIRST_LIMIT) for question in asked}
+    async with aiohttp.ClientSession(product.url, connector=connector, headers=headers) as session:
+        alone = await _mixed(session, asked, limits, seconds / 3)
+        loaded = await _loaded(product, session, asked, limits, seconds, events_per_s)
+    return {**loaded, "mixed_without_ingest": alone}
+
+
+async def _loaded(
+    product: Product,
+    session: aiohttp.ClientSession,
+    asked: Sequence[Question],
+    limits: Limits,
+    seconds: float,
+    events_per_s: float,
+) -> dict[str, Any]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "viewmeter.bench.traffic", product.url, product.ingest_key),
         *(str(events_per_s), str(2 * seconds + 2 * WARM_UP_S)),
@@ -54,11 +77,8 @@ async def _measure(product: Product, asked: Sequence[Question], seconds: float, 
     try:
         await asyncio.sleep(WARM_UP_S)
         begun, before = time.monotonic(), product.cpu_seconds()
-        connector = aiohttp.TCPConnector(limit=_CONNECTIONS)
-        headers = {"Authorization": f"Bearer {product.secret_key}"}
-        async with aiohttp.ClientSession(product.url, connector=connector, headers=headers) as session:
-            single = await _one_by_one(session, asked, seconds)
-            mixed = await _mixed(session, asked, seconds)
+        single = await _one_by_one(session, asked, limits, seconds)
+        mixed = await _mixed(session, asked, limits, seconds)
         after, took_s = product.cpu_seconds(), time.monotonic() - begun
         output, _ = await process.communicate()
     finally:
@@ -73,13 +93,15 @@ async def _measure(product: Product, asked: Sequence[Question], seconds: float, 
     }
 
 
-async def _one_by_one(session: aiohttp.ClientSession, asked: Sequence[Question], seconds: float) -> dict[str, Any]:
+async def _one_by_one(
+    session: aiohttp.ClientSession, asked: Sequence[Question], limits: Limits, seconds: float
+) -> dict[str, Any]:
     times: dict[str, list[float]] = {q.name: [] for q in asked}
     until, turn = time.monotonic() + seconds, 0
     while time.monotonic() < until or turn < 2:
         for question in asked:
             begun = time.monotonic()
-            status = await _ask(session, question, 10 + turn)
+            status = await _ask(session, question, next(limits[question.name]))
             if status != 200:
                 raise RuntimeError(f"{question.name} was answered {status}")
             times[question.name].append((time.monotonic() - begun) * 1000)
@@ -96,12 +118,14 @@ async def _one_by_one(session: aiohttp.ClientSession, asked: Sequence[Question],
     }
 
 
-async def _mixed(session: aiohttp.ClientSession, asked: Sequence[Question], seconds: float) -> dict[str, Any]:
+async def _mixed(
+    session: aiohttp.ClientSession, asked: Sequence[Question], limits: Limits, seconds: float
+) -> dict[str, Any]:
     """Ask at fixed instants; every second question was asked before (retention curves are never cached)."""
     rng = random.Random(1)  # an order of questions
     kept = [q for q in asked if not q.curve]
     for question in kept:
-        await _ask(session, question, 9)
+        await _ask(session, question, _KEPT_LIMIT)
     statuses: Counter[int] = Counter()
     times: dict[bool, list[float]] = {True: [], False: []}
     begun = time.monotonic()
@@ -109,7 +133,8 @@ async def _mixed(session: aiohttp.ClientSession, asked: Sequence[Question], seco
     async def one(number: int) -> None:
         due, cached = begun + number / QUESTIONS_PER_S, number % 2 == 0
         await asyncio.sleep(max(0.0, due - time.monotonic()))
-        status = await _ask(session, rng.choice(kept if cached else asked), 9 if cached else 1000 + number)
+        question = rng.choice(kept if cached else asked)
+        status = await _ask(session, question, _KEPT_LIMIT if cached else next(limits[question.name]))
         statuses[status] += 1
         if status == 200:  # a refusal is fast, and no answer
             times[cached].append((time.monotonic() - due) * 1000)
