@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import threading
 from collections.abc import Callable
 
@@ -20,7 +18,8 @@ from viewmeter.olap.protocol import (
 )
 from viewmeter.testing.contracts.facts import DAY, HOUR, MINUTE, T0, fact, hours_of, rows_of
 from viewmeter.testing.contracts.olap import ACME, commit
-from viewmeter.testing.contracts.olap_asking import ask, build_due, layers, part, put, run_of, total
+from viewmeter.testing.contracts.olap_asking import ask, build_due, part, put, run_of, total
+from viewmeter.testing.contracts.olap_hammer import Hammer
 
 
 class ClosedHoursContract:
@@ -79,105 +78,12 @@ class ClosedHoursContract:
         assert waiting() == (T0, T0 + HOUR, T0 + 2 * HOUR)
 
     def test_O6_no_answer_shows_an_hour_twice_or_not_at_all(self, store: TimeSeriesStore) -> None:
-        """Hours close, are replaced and get built while rows arrive; every snapshot must hold all committed rows once.
-
-        Each append adds one play to each of four hours; closing an hour moves what the speed layer had of it when the
-        run began, and is refused where more came since. So by hour: what a snapshot shows is never less than what an
-        earlier one showed, and 4 hours agree within the appends that came meanwhile.
-        """
-        hours, rounds = [0, HOUR, 2 * HOUR, 3 * HOUR], 12
-        appended, failures = [0], []
-        done = threading.Event()
-        put(store, 4 * HOUR, [fact(4 * HOUR, plays=1)])
-
-        def append() -> None:
-            for number in range(1, rounds * 2 + 1):
-                store.append(rows_of([fact(hour, plays=1) for hour in hours]), commit(number))
-                appended[0] = number
-
-        def close() -> None:
-            rng = itertools.cycle(hours)
-            for turn in range(rounds):
-                hour = next(rng)
-                seen = store.last_commit()
-                number = 0 if seen is None else seen.number
-                some = [fact(hour + MINUTE * i, plays=1) for i in range(number)]
-                with contextlib.suppress(HourTouchedError):
-                    put(store, hour, some, run_of(number), only=("video", "platform"))
-                if turn == rounds // 2:
-                    store.build("day", T0, "UTC") if not store.hours_with_rows() else None
-
-        def guarded(what: Callable[[], None]) -> Callable[[], None]:
-            def work() -> None:
-                try:
-                    what()
-                except BaseException as failure:
-                    failures.append(failure)
-
-            return work
-
-        def watch() -> None:
-            """Every hour shows all appends up to the run that closed it, and nothing of anybody else."""
-            before = dict.fromkeys(range(4), 0)
-            while not done.is_set():
-                low = appended[0]
-                with store.snapshot() as state:
-                    coverage = state.coverage("UTC")
-                    parts = layers(coverage, Interval(T0, T0 + 5 * HOUR), "minute")
-                    edges = (0, HOUR, 2 * HOUR, 3 * HOUR, 4 * HOUR, 5 * HOUR)
-                    shown = {row["bucket"]: row["plays"] for row in ask(state, "plays", parts=parts, edges=edges)}
-                    again = {row["bucket"]: row["plays"] for row in ask(state, "plays", parts=parts, edges=edges)}
-                    closed = {t for i in coverage.closed_hours for t in range(i.start_ms, i.end_ms, HOUR)}
-                    speed = {
-                        row["bucket"]: row["plays"] for row in ask(state, "plays", parts=part("speed"), edges=edges)
-                    }
-                high = appended[0] + 1
-                assert shown == again
-                assert shown[4] == 1
-                for bucket, hour in enumerate(hours):
-                    assert shown.get(bucket, 0) >= before[bucket]
-                    before[bucket] = shown.get(bucket, 0)
-                    if T0 + hour not in closed:
-                        assert low <= shown.get(bucket, 0) <= high
-                        assert shown.get(bucket, 0) == speed.get(bucket, 0)
-                    else:
-                        assert shown.get(bucket, 0) <= speed.get(bucket, 0)
-
-        def glance() -> None:
-            """The same of single scans, which may be answered without a transaction."""
-            before = dict.fromkeys(range(4), 0)
-
-            def work(state: Snapshot) -> tuple[set[int], dict[int, int]]:
-                coverage = state.coverage("UTC")
-                parts = layers(coverage, Interval(T0, T0 + 5 * HOUR), "minute")
-                rows = ask(state, "plays", parts=parts, edges=tuple(range(0, 6 * HOUR, HOUR)))
-                closed = {t for i in coverage.closed_hours for t in range(i.start_ms, i.end_ms, HOUR)}
-                return closed, {row["bucket"]: row["plays"] for row in rows}
-
-            while not done.is_set():
-                low = appended[0]
-                closed, shown = store.read(work, scans=1)
-                high = appended[0] + 1
-                assert shown[4] == 1
-                for bucket, hour in enumerate(hours):
-                    assert shown.get(bucket, 0) >= before[bucket]
-                    before[bucket] = shown.get(bucket, 0)
-                    assert T0 + hour in closed or low <= shown.get(bucket, 0) <= high
-
-        threads = [threading.Thread(target=guarded(work)) for work in (append, close)]
-        readers = [threading.Thread(target=guarded(work)) for work in (watch, glance)]
-        for thread in (*threads, *readers):
-            thread.start()
-        for thread in threads:
-            thread.join()
-        done.set()
-        for thread in readers:
-            thread.join()
-        assert failures == []
-        for hour in hours:
-            put(store, hour, [fact(hour + MINUTE * i, plays=1) for i in range(rounds * 2)], run_of(rounds * 2))
+        """Hours close, are replaced and get built while rows arrive; every answer holds all committed rows once."""
+        hammer = Hammer(store)
+        assert hammer.run() == []
+        plays = hammer.close_all()
         assert store.stale_hours() == []
-        assert total(store) == 4 * rounds * 2 + 1
+        assert total(store) == plays
 
     def test_O6_an_open_hour_is_not_closed_by_a_run_that_missed_a_commit_of_it(self, store: TimeSeriesStore) -> None:
         store.append(rows_of([fact(0, plays=1)]), commit(1))
