@@ -33,7 +33,7 @@ def scan(con: duckdb.DuckDBPyConnection, question: Scan, settings: DuckDBSetting
     ask = _kept_statement if len(question.edges_ms) <= _EDGES_KEPT_MAX else _statement
     statement = ask(question, settings.scan_rows_max)
     with limits.limited(con, settings.scan_timeout_s):
-        fetched = _run(con, question, statement, settings.scan_rows_max)
+        fetched = _run(con, question.edges_ms, statement, settings.scan_rows_max)
     return _assemble(question, fetched)
 
 
@@ -47,7 +47,7 @@ _EDGES_KEPT_MAX: Final = 2_000
 """So that what is kept has 20 MB at most."""
 
 
-def _run(con: duckdb.DuckDBPyConnection, question: Scan, statement: sql.Sql, row_limit: int) -> Columns:
+def _run(con: duckdb.DuckDBPyConnection, edges_ms: Sequence[int], statement: sql.Sql, row_limit: int) -> Columns:
     """Ask DuckDB; raises `ScanTooLargeError` beyond `row_limit` groups.
 
     Columns come as numpy's. A relation, which gives Arrow without a copy, is bound twice: 0.7 ms, and its lists 0.8.
@@ -57,10 +57,10 @@ def _run(con: duckdb.DuckDBPyConnection, question: Scan, statement: sql.Sql, row
         columns: Columns = con.execute(text, parameters or None).fetchnumpy()
     except duckdb.OutOfMemoryException as error:
         raise ScanTooLargeError(row_limit) from error
-    if sql.is_by_time(question):
+    if "bucket" not in columns:
         if len(columns["time_ms"]) > max(row_limit, sql.INSTANTS_MAX):
             raise ScanTooLargeError(row_limit)  # one video in thousands of channels
-        columns = _in_buckets(question.edges_ms, columns)
+        columns = _in_buckets(edges_ms, columns)
     if len(next(iter(columns.values()))) > row_limit:
         raise ScanTooLargeError(row_limit)
     return columns

@@ -49,12 +49,12 @@ def scan(question: Scan, row_limit: int) -> Sql:
     """Return the query of all measures, grouped by bucket and dimensions (gauges: one row a sample).
 
     A sketch is asked for as what it is made of: lists of lists of coupons or values, and (`…_sketch`) of the sketches
-    that coarse rows hold. Whoever reads them joins them: a list of lists is flat already as Arrow keeps it.
-    Where `is_by_time`, a row has the instant that it is of instead of a bucket.
+    that coarse rows hold. Whoever reads them joins them. Sums over time may come by instant (`_is_by_time`): then a row
+    has `time_ms` and no `bucket`.
     """
     measures = measures_of(question)
     by_sample = any(m.kind is Kind.GAUGE for m in measures)
-    by_time = is_by_time(question)
+    by_time = _is_by_time(question)
     has_buckets = len(question.edges_ms) > 2 and not by_time
     with_time = by_time or by_sample or any(m.kind is Kind.LAST for m in measures)
     selects, parameters = _selects(question, measures, has_buckets=has_buckets, with_time=with_time)
@@ -64,13 +64,13 @@ def scan(question: Scan, row_limit: int) -> Sql:
         *question.dimensions,
     ]
     # To group by a constant beside a word costs as much as the word itself (20 instead of 13 ms for 90 days by device).
-    head = keys if has_buckets or by_time else ["0::INTEGER AS bucket", *keys]
+    constant = [] if has_buckets or by_time else ["0::INTEGER AS bucket"]
     values = [text for m in measures for text in _gathered(question, m)]
     if by_time and _is_one_row_an_instant(question):
         # Nothing to add up in SQL: to group by anything costs 0.5 ms.
         return f"{' UNION ALL '.join(map(_text, selects))}\nLIMIT {max(row_limit, INSTANTS_MAX) + 1}", parameters
     groups = f"GROUP BY {', '.join(keys)}" if keys else "HAVING count(*) > 0"
-    text = f"{_together(selects, head, values)}\n{groups}"
+    text = f"{_together(selects, constant, keys, values)}\n{groups}"
     if question.top is not None:
         way = "DESC" if question.top.largest_first else "ASC"
         order = ", ".join([f"{question.top.measure} {way}", *(f"{name} ASC" for name in question.dimensions)])
@@ -90,7 +90,7 @@ def _is_one_row_an_instant(question: Scan) -> bool:
     return fixed and all(part.table != "speed" for part in parts_of(question))
 
 
-def is_by_time(question: Scan) -> bool:
+def _is_by_time(question: Scan) -> bool:
     """Say whether to ask for sums by instant, so that whoever reads them finds the buckets of those few rows.
 
     To plan a tree of comparisons for 36 months costs DuckDB 3 ms, and a division 5 ns a row.
@@ -123,24 +123,27 @@ def parts_of(question: Scan) -> tuple[Part, ...]:
 
 
 class _Select(NamedTuple):
-    """One SELECT: what it asks for, and the rest of it."""
+    """One SELECT: what it asks for (name to expression), and the rest of it."""
 
-    columns: list[str]
+    columns: dict[str, str]
     rest: str
+
+    def shown(self, name: str) -> str:
+        """Return a column as it is asked for."""
+        text = self.columns[name]
+        return name if text == name else f"{text} AS {name}"
 
 
 def _text(select: _Select) -> str:
-    return f"SELECT {', '.join(select.columns)} {select.rest}"
+    return f"SELECT {', '.join(map(select.shown, select.columns))} {select.rest}"
 
 
-def _together(selects: Sequence[_Select], head: Sequence[str], values: Sequence[str]) -> str:
+def _together(selects: Sequence[_Select], constant: Sequence[str], keys: Sequence[str], values: Sequence[str]) -> str:
     """Return the query over all SELECTs, without its groups; over one of them it is flat, which saves 0.1 ms."""
-    first = selects[0].columns[0]
-    bucket = [first] if first.endswith(" AS bucket") else []
-    if len(selects) == 1 and not any(" AS " in column for column in selects[0].columns[len(bucket) :]):
-        shown = [*bucket, *head[1:]] if bucket else head
-        return f"SELECT {', '.join([*shown, *values])} {selects[0].rest}"
-    return f"SELECT {', '.join([*head, *values])}\nFROM ({' UNION ALL '.join(map(_text, selects))})"
+    only = selects[0]
+    if len(selects) == 1 and all(text == name for name, text in only.columns.items() if name != "bucket"):
+        return f"SELECT {', '.join([*constant, *map(only.shown, keys), *values])} {only.rest}"
+    return f"SELECT {', '.join([*constant, *keys, *values])}\nFROM ({' UNION ALL '.join(map(_text, selects))})"
 
 
 def _selects(
@@ -148,11 +151,14 @@ def _selects(
 ) -> tuple[list[_Select], Parameters]:
     """Return all rows asked for: one SELECT a table, whatever number of ranges is read from it."""
     rollup = ROLLUPS[question.rollup]
-    head = [*(["time_ms"] if with_time else []), *map(_spoken, question.dimensions)]
+    head: dict[str, str] = {}
     join, bucket_parameters = "", Parameters()
     if has_buckets:
         bucket, join, bucket_parameters = bucket_sql(question.edges_ms)
-        head.insert(0, f"({bucket})::INTEGER AS bucket")
+        head["bucket"] = f"({bucket})::INTEGER"
+    if with_time:
+        head["time_ms"] = "time_ms"
+    head |= {name: _spoken(name) for name in question.dimensions}
     ranges_of = _ranges(question)
     if not any(sources(rollup, table) for table, _ in ranges_of):
         ranges_of = {(rollup.tiers[0], ""): []}  # nothing is where this rollup has rows: an answer's shape, and no row
@@ -160,9 +166,9 @@ def _selects(
     parameters: Parameters = []
     for (table, zone), ranges in ranges_of.items():
         where, where_parameters = _where(question, table, zone, ranges)
-        wanted = [_read(m, name, table) for m in measures for name in columns_of(question, m)]
+        wanted = {name: _read(m, name, table) for m in measures for name in columns_of(question, m)}
         for name in sources(rollup, table):
-            selects.append(_Select([*head, *wanted], f"FROM {name} AS r{join} WHERE {where}"))
+            selects.append(_Select(head | wanted, f"FROM {name} AS r{join} WHERE {where}"))
             parameters += [*bucket_parameters, *where_parameters]
     return selects, parameters
 
@@ -170,10 +176,10 @@ def _selects(
 def _read(measure: Measure, column: str, table: Table) -> str:
     """Return the column, or what stands for it in a table that does not have it."""
     if column != measure.name and table in ("speed", "minute"):
-        return f"NULL::BLOB AS {column}"
+        return "NULL::BLOB"
     if table != "speed" or not measure.batch_only:
         return column
-    return f"{'NULL::DOUBLE[]' if measure.kind is Kind.KLL else '0::BIGINT'} AS {column}"
+    return "NULL::DOUBLE[]" if measure.kind is Kind.KLL else "0::BIGINT"
 
 
 def _ranges(question: Scan) -> dict[tuple[Table, str], list[Interval]]:
@@ -194,7 +200,7 @@ def _ranges(question: Scan) -> dict[tuple[Table, str], list[Interval]]:
 
 def _spoken(dimension: str) -> str:
     # Every dimension is a string in answers, as from Druid.
-    return "is_bot::VARCHAR AS is_bot" if dimension == "is_bot" else dimension
+    return "is_bot::VARCHAR" if dimension == "is_bot" else dimension
 
 
 def _where(question: Scan, table: Table, zone: str, ranges: Sequence[Interval]) -> Sql:

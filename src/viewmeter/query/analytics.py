@@ -9,7 +9,7 @@ at that moment. Not done: any clock, any HTTP.
 from __future__ import annotations
 
 import sys
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -63,6 +63,10 @@ class _Result:
     watermark_ms: int | None
 
 
+_Key = tuple[Query, Visible, str]
+"""A question (whether or not it is to be explained), who asks, and the zone that they report in."""
+
+
 class Analytics:
     """Answers for many threads at once."""
 
@@ -94,7 +98,7 @@ class Analytics:
         kept = self._cache.get(key, change, now_ms)
         if kept is not None:
             return self._again(query, kept, now_ms, watermark_ms)
-        result = self._compute(query, visible, zone, now_ms, watermark_ms)
+        result = self._compute(key, now_ms, watermark_ms)
         # Samples of the present move with the clock, also when nothing arrives.
         is_open = query.end_ms > now_ms - MINUTE_MS
         self._cache.put(key, result, len(result.rows), change, now_ms, is_open=is_open)
@@ -107,7 +111,7 @@ class Analytics:
         found = self._cache.get(*self._place(query, visible, zone), now_ms)
         return None if found is None else self._again(query, found, now_ms, watermark_ms)
 
-    def _place(self, query: Query, visible: Visible, zone: str) -> tuple[Hashable, int]:
+    def _place(self, query: Query, visible: Visible, zone: str) -> tuple[_Key, int]:
         """Return the key that a question has in the cache, and the number of the state that an answer must be of."""
         change = self._changes.change_number(self._around(query)) if self._changes else 0
         return (replace(query, explain=False), visible, zone), change
@@ -150,8 +154,8 @@ class Analytics:
 
     # --- computing -----------------------------------------------------------------------------------------
 
-    def _compute(self, query: Query, visible: Visible, zone: str, now_ms: int, watermark_ms: int | None) -> _Result:
-        key = (query, visible, zone)
+    def _compute(self, key: _Key, now_ms: int, watermark_ms: int | None) -> _Result:
+        query, visible, zone = key
         prepared = self._prepared.get(key, 0, now_ms)
         planned = prepared.plan if prepared is not None else plan(query, visible, raw=self._raw is not None)
 
@@ -271,8 +275,7 @@ def _top(query: Query) -> Top | None:
 def _scans(planned: Plan) -> int:
     """Return how many scans a plan takes, or two where it is not known to be one."""
     query = planned.query
-    one = len(planned.sources) == 1 and planned.sources[0].kind == "rollup" and not planned.sources[0].mixed
-    return 1 if one and (not query.dimensions or _at_once(query)) else 2
+    return 1 if planned.alone and (not query.dimensions or _at_once(query)) else 2
 
 
 def _cells(found: list[Found], numbers: list[Array], groups: int, edges: tuple[int, ...], now_ms: int) -> Cells:

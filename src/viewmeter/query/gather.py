@@ -139,13 +139,10 @@ class Gathering:
 
     def first_groups(self, edges: Edges, metrics: tuple[str, ...], top: Top) -> list[Found] | None:
         """Return the rows of the first groups by a sum; None where they must be found among all of them."""
-        if len(self.plan.sources) != 1 or self.plan.sources[0].kind != "rollup" or self.plan.sources[0].mixed:
-            return None
-        source = self.plan.sources[0].among(metrics)
+        source = self.plan.alone and self.plan.alone.among(metrics)
         if source is None or top.measure not in source.measures:
             return None
-        scan = self._scan(source, edges, top)
-        return [Found(self._snapshot.scan(scan) if scan.parts else _empty(scan))]
+        return [self._of_rollup(source, edges, top)]
 
     def ask(self, edges: Edges, metrics: tuple[str, ...], more: tuple[Filter, ...] = ()) -> list[Found]:
         """Return the rows of some of the metrics, bucket by bucket. Raises `QueryProblem`."""
@@ -158,8 +155,7 @@ class Gathering:
 
     def _ask(self, whole: Source, source: Source, edges: Edges, more: tuple[Filter, ...]) -> list[Found]:
         if source.kind == "rollup" and not whole.mixed and not more:
-            scan = self._scan(source, edges)
-            return [Found(self._snapshot.scan(scan) if scan.parts else _empty(scan))]
+            return [self._of_rollup(source, edges)]
         question = self.plan.scan(source, edges, more)
         parts = self._parts(source, edges)
         if source.kind == "gauge":
@@ -178,14 +174,14 @@ class Gathering:
             found.append(Found(self._raw.scan(question, pieces)))
         return found or [Found(_empty(question))]
 
-    def _scan(self, source: Source, edges: Edges, top: Top | None = None) -> Scan:
-        """Return the question to the store; asked again, it is the same object."""
+    def _of_rollup(self, source: Source, edges: Edges, top: Top | None = None) -> Found:
+        """Ask a rollup that needs no raw events; asked again, the question to the store is the same object."""
         key = (source, edges, top)
-        found = self._scans.get(key)
-        if found is None:
+        scan = self._scans.get(key)
+        if scan is None:
             question = self.plan.scan(source, edges)
-            found = self._scans[key] = replace(question, parts=self._parts(source, edges), top=top)
-        return found
+            scan = self._scans[key] = replace(question, parts=self._parts(source, edges), top=top)
+        return Found(self._snapshot.scan(scan) if scan.parts else _empty(scan))
 
     def _exact(self, question: Scan) -> pa.Table:
         edges, buckets = _rounded(question.edges_ms, self.ground.hour_step_ms)

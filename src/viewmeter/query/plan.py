@@ -86,6 +86,12 @@ class Plan:
     sources: tuple[Source, ...]
     filters: tuple[Filter, ...]
 
+    @property
+    def alone(self) -> Source | None:
+        """The rows that answer everything, where they are of one rollup and need no raw events beside them."""
+        source, *others = self.sources
+        return source if source.kind == "rollup" and not source.mixed and not others else None
+
     def scan(self, source: Source, edges_ms: tuple[int, ...], more: tuple[Filter, ...] = ()) -> Scan:
         """Return the question to the store, without parts."""
         return Scan(

@@ -21,7 +21,7 @@ from viewmeter.testing.contracts.olap import commit
 from viewmeter.testing.contracts.olap_asking import ask, layers, part, put, run_of
 
 HOURS: Final = (0, HOUR, 2 * HOUR, 3 * HOUR)
-_UNTOUCHED: Final = 4
+_UNTOUCHED: Final = 4 * HOUR
 _EDGES: Final = tuple(range(0, 6 * HOUR, HOUR))
 
 
@@ -36,7 +36,7 @@ class Hammer:
 
     def run(self) -> list[BaseException]:
         """Return what went wrong, once all is appended."""
-        put(self._store, _UNTOUCHED * HOUR, [fact(_UNTOUCHED * HOUR, plays=1)])
+        put(self._store, _UNTOUCHED, [fact(_UNTOUCHED, plays=1)])
         writers = [self._thread(work) for work in (self._append, self._close)]
         readers = [self._thread(work) for work in (self._watch, self._glance)]
         for thread in (*writers, *readers):
@@ -112,7 +112,7 @@ class Hammer:
     def _check(self, shown: dict[int, int], coverage: Coverage, before: dict[int, int], low: int) -> None:
         """Compare with what this reader saw before, and with the appends before (`low`) and after the look."""
         high = self._appended + 1
-        assert shown[_UNTOUCHED * HOUR] == 1
+        assert shown[_UNTOUCHED] == 1
         for hour in HOURS:
             plays = shown.get(hour, 0)
             assert plays >= before[hour]
