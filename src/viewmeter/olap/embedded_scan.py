@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import duckdb
 import numpy as np
@@ -37,9 +37,18 @@ def scan(con: duckdb.DuckDBPyConnection, question: Scan, settings: DuckDBSetting
     return _assemble(question, fetched)
 
 
-def _statement(question: Scan, row_limit: int) -> sql.Sql:
+class _Statement(NamedTuple):
+    """What DuckDB is asked. It is parsed once: that is 0.3 ms of each small question, and a copy costs nothing."""
+
+    parsed: duckdb.Statement
+    parameters: sql.Parameters
+
+
+def _statement(question: Scan, row_limit: int) -> _Statement:
     sql.check_known(question)
-    return sql.scan(question, row_limit)
+    text, parameters = sql.scan(question, row_limit)
+    (parsed,) = duckdb.extract_statements(text)
+    return _Statement(parsed, parameters)
 
 
 _kept_statement = lru_cache(maxsize=256)(_statement)
@@ -47,16 +56,17 @@ _EDGES_KEPT_MAX: Final = 2_000
 """So that what is kept has 20 MB at most."""
 
 
-def _run(con: duckdb.DuckDBPyConnection, edges_ms: Sequence[int], statement: sql.Sql, row_limit: int) -> Columns:
+def _run(con: duckdb.DuckDBPyConnection, edges_ms: Sequence[int], statement: _Statement, row_limit: int) -> Columns:
     """Ask DuckDB; raises `ScanTooLargeError` beyond `row_limit` groups.
 
     Columns come as numpy's. A relation, which gives Arrow without a copy, is bound twice: 0.7 ms, and its lists 0.8.
     """
-    text, parameters = statement
     try:
-        columns: Columns = con.execute(text, parameters or None).fetchnumpy()
+        columns: Columns = con.execute(statement.parsed, statement.parameters or None).fetchnumpy()
     except duckdb.OutOfMemoryException as error:
         raise ScanTooLargeError(row_limit) from error
+    if "bucket" not in columns and "time_ms" not in columns:
+        columns["bucket"] = np.zeros(len(next(iter(columns.values()))), np.int32)
     if "bucket" not in columns:
         if len(columns["time_ms"]) > max(row_limit, sql.INSTANTS_MAX):
             raise ScanTooLargeError(row_limit)  # one video in thousands of channels
