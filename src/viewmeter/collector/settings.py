@@ -62,7 +62,7 @@ class CollectorSettings:
     max_batch_events: int = 20_000
     """Largest batch of one commit."""
 
-    linger_ms: int = 8
+    linger_ms: int = 10
     """How far apart commits begin at least. What comes after a pause is written at once."""
 
     retry_after_s: int = 2

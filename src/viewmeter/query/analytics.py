@@ -204,9 +204,12 @@ class Analytics:
         edges = (ask.settled.edges[0], ask.settled.edges[-1])
         top = _top(query)
         first = None if top is None else ask.first_groups(edges, wanted, top)
-        found = ask.ask(edges, wanted) if first is None else first
-        groups, numbers = Groups.among([one.table for one in found], query.dimensions)
-        cells = _cells(found, numbers, groups.count, edges, now_ms)
+        if first is not None:
+            groups, cells = Groups.of_rows(first.table, query.dimensions), Cells.of_rows(first.table)
+        else:
+            found = ask.ask(edges, wanted)
+            groups, numbers = Groups.among([one.table for one in found], query.dimensions)
+            cells = _cells(found, numbers, groups.count, edges, now_ms)
         values = {name: metric_order(name, cells) for name in order}
         return groups, page(query, groups, values, in_order=first is not None), cells if whole else None
 

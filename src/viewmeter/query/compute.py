@@ -54,6 +54,12 @@ class Cells:
         samples = {name: values[cells] for name, values in self.samples.items()}
         return Cells(len(cells), sums, {}, samples, None if self.counts is None else self.counts[cells])
 
+    @staticmethod
+    def of_rows(table: pa.Table) -> Cells:
+        """Return the cells of a scan whose rows are groups in one bucket, without its sketches."""
+        names = (name for name in table.column_names if name in MEASURES and MEASURES[name].kind is Kind.ADDITIVE)
+        return Cells(table.num_rows, {name: table[name].to_numpy() for name in names})
+
     def add(self, table: pa.Table, cell: Array) -> None:
         """Add merged measures to what is there. `cell` of each row, -1 = not shown."""
         shown = np.flatnonzero(cell >= 0)
@@ -154,7 +160,11 @@ def metric_order(name: str, cells: Cells) -> Array:
     """Return the metric's values as floats to sort by; NaN where there is none."""
     metric = METRICS[name]
     if isinstance(metric, Formula):
-        return _formula(metric, cells)
+        return (
+            cells.summed(metric.expr.name).astype(np.float64)
+            if isinstance(metric.expr, Ref)
+            else _formula(metric, cells)
+        )
     return np.array([math.nan if v is None else v for v in metric_values(name, cells)], np.float64)
 
 

@@ -137,12 +137,12 @@ class Gathering:
 
     # --- asking ------------------------------------------------------------------------------------------------
 
-    def first_groups(self, edges: Edges, metrics: tuple[str, ...], top: Top) -> list[Found] | None:
+    def first_groups(self, edges: Edges, metrics: tuple[str, ...], top: Top) -> Found | None:
         """Return the rows of the first groups by a sum; None where they must be found among all of them."""
         source = self.plan.alone and self.plan.alone.among(metrics)
         if source is None or top.measure not in source.measures:
             return None
-        return [self._of_rollup(source, edges, top)]
+        return self._of_rollup(source, edges, top)
 
     def ask(self, edges: Edges, metrics: tuple[str, ...], more: tuple[Filter, ...] = ()) -> list[Found]:
         """Return the rows of some of the metrics, bucket by bucket. Raises `QueryProblem`."""

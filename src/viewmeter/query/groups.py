@@ -54,12 +54,15 @@ class Groups:
     count: int
 
     @staticmethod
+    def of_rows(table: pa.Table, dimensions: Sequence[str]) -> Groups:
+        """Return the groups of a scan in one bucket: its rows."""
+        return Groups({name: table[name].combine_chunks() for name in dimensions}, table.num_rows)
+
+    @staticmethod
     def among(tables: Sequence[pa.Table], dimensions: Sequence[str]) -> tuple[Groups, list[Array]]:
         """Return the groups of the tables, and the group of each row."""
         if len(tables) == 1 and "time_ms" not in tables[0].column_names and _one_bucket(tables[0]):
-            return Groups({name: tables[0][name].combine_chunks() for name in dimensions}, tables[0].num_rows), [
-                np.arange(tables[0].num_rows)  # a scan's rows are its groups
-            ]
+            return Groups.of_rows(tables[0], dimensions), [np.arange(tables[0].num_rows)]
         numbers = number_groups(tables, dimensions)
         every = np.concatenate(numbers) if numbers else np.zeros(0, np.int64)
         _, first, inverse = np.unique(every, return_index=True, return_inverse=True)
