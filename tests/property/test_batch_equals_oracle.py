@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from laws import examples
 
-from viewmeter.model.time import HOUR_MS, MINUTE_MS
+from viewmeter.model.time import HOUR_MS, MINUTE_MS, QUARTER_MS
 from viewmeter.stream.core import Core
 from viewmeter.stream.rows import bitrate_bucket, rollup_rows
 from viewmeter.testing import oracle, oracle_views, strategies
@@ -59,7 +59,7 @@ def sketched(results: list[Any], column: str) -> list[float]:
 def same_as_oracle(hours: Hours, events: list[dict[str, Any]]) -> None:
     results = list(hours.results.values())
     assert without_late(facts(results, "delivery", DELIVERY)) == oracle_rows(events, DELIVERY, MINUTE_MS)
-    assert without_late(facts(results, "cross", CROSS)) == oracle_rows(events, CROSS, HOUR_MS)
+    assert without_late(facts(results, "cross", CROSS)) == oracle_rows(events, CROSS, QUARTER_MS)
     assert without_late(facts(results, "platform", ("tenant_id",))) == oracle_rows(events, ("tenant_id",), MINUTE_MS)
     ended = oracle_views.ended_views(events, max(e["ts"] for e in events) + LATER_MS)
     steps: Facts = Counter()

@@ -31,7 +31,7 @@ from viewmeter.model.time import HOUR_MS, MINUTE_MS, Interval
 Array = npt.NDArray[Any]
 
 _BY_MINUTE: Final = ("delivery", "audience", "device")
-_BY_HOUR: Final = ("cross", "retention")
+_AT_ONCE: Final = ("cross", "retention")
 _PARTS_A_RANGE: Final = 8
 _RANGES_MOST: Final = 12
 
@@ -58,7 +58,7 @@ class Plan:
     @property
     def joins(self) -> list[tuple[str, Interval | None]]:
         """What is joined, the longest first."""
-        whole: list[tuple[str, Interval | None]] = [(name, None) for name in ("left", "people", *_BY_HOUR)]
+        whole: list[tuple[str, Interval | None]] = [(name, None) for name in ("left", "people", *_AT_ONCE)]
         return [*whole, *((name, span) for name in _BY_MINUTE for span in self.ranges)]
 
 

@@ -2,7 +2,7 @@
 
 In: parts. Out: tables as the speed layer appends them, with the batch layer's measures, ascending by time and words.
 Promised: the rows do not depend on how the hour was cut into parts. Minutes for the rollups that the speed layer makes
-too; `cross` and `retention` by the hour.
+too; `cross` by the quarter of an hour, which the store joins to hours; `retention` by the hour.
 """
 
 from __future__ import annotations
@@ -116,7 +116,8 @@ def rows_of(hour_ms: int, part: Part, groups: Groups) -> dict[str, Rows]:
     out: dict[str, Rows] = {}
     for name in BY_VIEW:
         group, keys = groups.of(name)
-        time_ms = np.full(len(minute), hour_ms) if name == "cross" else minute
+        grain_ms = ROLLUPS[name].grain_ms
+        time_ms = minute if grain_ms == MINUTE_MS else minute - minute % grain_ms
         summed = sum_by(time_ms, group[view], amounts)
         out[name] = Rows(summed, sketched.at(summed.row_of), keys)
     group, keys = groups.of("delivery")

@@ -13,13 +13,12 @@ from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Final, Literal
 from zoneinfo import ZoneInfo
 
-from viewmeter.model.time import DAY_MS, HOUR_MS, MINUTE_MS, Interval, from_ms, to_ms
+from viewmeter.model.time import DAY_MS, HOUR_MS, MINUTE_MS, QUARTER_MS, Interval, from_ms, to_ms
 
 Period = Literal["day", "week", "month"]
 
 _EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
 _HALF_MS: Final = 30 * MINUTE_MS
-_QUARTER_MS: Final = 15 * MINUTE_MS
 _LOOKED_AT: Final = range(1973, 2038)  # zones by the second ended before, and rules are known until then
 
 
@@ -101,4 +100,4 @@ def hour_step_ms(name: str) -> int:
         offset_ms(to_ms(datetime(year, month, 1, tzinfo=UTC)), zone) for year in _LOOKED_AT for month in range(1, 13)
     }
     fits = (step for step in (HOUR_MS, _HALF_MS) if all(offset % step == 0 for offset in offsets))
-    return next(fits, _QUARTER_MS)
+    return next(fits, QUARTER_MS)

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 SECOND_MS: Final = 1_000
 MINUTE_MS: Final = 60 * SECOND_MS
+QUARTER_MS: Final = 15 * MINUTE_MS
 HOUR_MS: Final = 60 * MINUTE_MS
 DAY_MS: Final = 24 * HOUR_MS
 

@@ -154,8 +154,7 @@ class Batch:
                 order = ", ".join([*rollup.keys, "time_ms"])
                 con.execute(f"INSERT INTO {batch(rollup, finest)} BY NAME {source} ORDER BY {order}")
             if "hour" in rollup.tiers:
-                time_sql = step if finest == "minute" else "time_ms"
-                add_coarser(con, rollup, source, "hour", time_sql, has_sketches=False)
+                add_coarser(con, rollup, source, "hour", step, has_sketches=False)
         people.replace_hours(con, interval, viewers)
         for kind, zone, period in calendar.built_with(con, interval):
             if kind != "day" and calendar.missing_days(con, period, zone):

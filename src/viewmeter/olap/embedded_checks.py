@@ -13,12 +13,10 @@ import numpy as np
 import pyarrow as pa
 
 from viewmeter.model.catalogue import ROLLUPS, SPEED_ROLLUPS, Rollup
-from viewmeter.model.time import HOUR_MS, Interval, floor_to
+from viewmeter.model.time import HOUR_MS, QUARTER_MS, Interval, floor_to
 from viewmeter.olap.embedded_tables import arriving_columns, speed_columns
 
 _VIEWERS: Final = ("tenant_id", "channel_id", "video_id", "is_bot", "viewer_hash")
-_FINER_MS: Final = 15 * 60_000
-"""Rows by the hour may be cut this fine, for zones that are off the hour."""
 
 
 def checked_speed(rows: Mapping[str, pa.Table]) -> list[tuple[Rollup, pa.Table]]:
@@ -45,7 +43,8 @@ def checked_batch(rows: Mapping[str, pa.Table], interval: Interval) -> dict[str,
         _check_columns(rollup, table, arriving_columns(rollup))
         if not table.num_rows:
             continue
-        _check_grain(rollup, table, min(rollup.grain_ms, _FINER_MS))
+        # Rows by the hour may be cut as fine as zones off the hour need it.
+        _check_grain(rollup, table, min(rollup.grain_ms, QUARTER_MS))
         times = table["time_ms"].to_numpy()
         if times.min() < interval.start_ms or times.max() >= interval.end_ms:
             raise ValueError(f"rows of {name} lie outside of [{interval.start_ms}, {interval.end_ms})")

@@ -280,6 +280,18 @@ def test_days_of_a_tenants_zone_are_that_zones_and_another_zone_falls_back_to_it
     assert other.rows == local.rows
 
 
+def test_mixed_filters_are_answered_by_the_days_of_a_zone_off_the_hour(layers: Layers) -> None:
+    layers.store.set_zones({"acme": "Asia/Kolkata"}, T0 - 90 * DAY)
+    midnight = 18 * HOUR + 30 * MINUTE  # in Kolkata
+    plays = {midnight - 15 * MINUTE: 1, midnight: 10, midnight + 20 * MINUTE: 100}
+    layers.close(*(fact(at, plays=n, country="IN", os="iOS") for at, n in plays.items()), also=range(-24, 72))
+    both = [["is", "country", ["IN"]], ["is", "os", ["iOS"]]]
+    asked = {"granularity": "day", "zone": "Asia/Kolkata", "time_zone": "Asia/Kolkata", "filters": both}
+    found = layers.ask("plays", midnight - DAY, midnight + DAY, **asked)
+    assert [row["plays"] for row in found.rows] == [1, 110]
+    assert found.meta["start"] == "2027-01-15T00:00:00+05:30"  # nothing is widened
+
+
 # --- gauges ---------------------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from viewmeter.model.catalogue.measures import ADDITIVE, GAUGES, PEAKS, SKETCHES, VIEW_ENDS, Measure, retention_delta
-from viewmeter.model.time import HOUR_MS, MINUTE_MS, SECOND_MS
+from viewmeter.model.time import HOUR_MS, MINUTE_MS, QUARTER_MS, SECOND_MS
 
 Tier = Literal["minute", "hour", "day", "week", "month"]
 TIERS: Final[tuple[Tier, ...]] = ("minute", "hour", "day", "week", "month")
@@ -59,8 +59,8 @@ _ALL: Final = (
         ("channel_id", "video_id", "is_bot", "player", "cdn", "asn", "stream_type", "bitrate_bucket"),
         cost=6,
     ),
-    # Mixed filters, by the hour.
-    Rollup("cross", ("channel_id", "is_bot", *_VIEW), cost=7, grain_ms=HOUR_MS, tiers=("hour",), batch_only=True),
+    # Mixed filters, by the hour. Its rows are made as fine as the hours of any zone can be.
+    Rollup("cross", ("channel_id", "is_bot", *_VIEW), cost=7, grain_ms=QUARTER_MS, tiers=("hour",), batch_only=True),
     # Samples of who is present, every 10 s. Viewers are distinct per (video, viewer), so samples of one instant
     # add up over videos and channels; over time they do not (peak = maximum, series = last).
     Rollup(

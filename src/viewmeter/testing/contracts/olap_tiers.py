@@ -283,3 +283,13 @@ class TiersContract:
             for tier in ("hour", "day"):
                 found = ask(state, "retention_delta", rollup="retention", dimensions=("percent",), parts=part(tier))
                 assert [(row["percent"], row["retention_delta"]) for row in found] == [("0", 1), ("40", -1)]
+
+    def test_hours_of_mixed_rollups_are_as_fine_as_the_zone_of_a_tenant_needs(self, store: TimeSeriesStore) -> None:
+        store.set_zones({"acme": KOLKATA}, T0)
+        local = 18 * HOUR + 30 * MINUTE  # midnight in Kolkata
+        at = {local - MINUTE: 1, local: 10, local + 15 * MINUTE: 100}
+        put(store, 18 * HOUR, [fact(when, plays=n, country="IN", os="iOS") for when, n in at.items()])
+        both = (Filter("country", ("IN",)), Filter("os", ("iOS",)))
+        with store.snapshot() as state:
+            found = ask(state, "plays", rollup="cross", parts=part("hour"), filters=both, edges=(0, local, DAY))
+        assert found == [{"bucket": 0, "plays": 1}, {"bucket": 1, "plays": 110}]
