@@ -28,6 +28,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from viewmeter.bench import ingest_nginx, ingest_rate
+from viewmeter.bench.figures import cpu_seconds
 from viewmeter.collector.decoder import decoder
 
 EVENTS_PER_BEACON: Final = 10
@@ -42,7 +43,6 @@ LOAD: Final = 0.7
 """The share of the measured capacity at which acknowledgements are timed."""
 _BODIES: Final = 512
 _TURNS: Final = 9
-_CPUCLOCK_SCHED: Final = 2
 _AGENTS: Final = (
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0 Safari/537.36",
     "Mozilla/5.0 (iPhone; CPU iPhone OS 18_1 like Mac OS X) AppleWebKit/605.1.15 Version/18.1 Mobile Safari/604.1",
@@ -214,11 +214,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def cpu_seconds(pid: int) -> float:
-    """Return the user and system time of a process, all threads, in ns where `/proc` has ticks of 10 ms."""
-    return time.clock_gettime((~pid << 3) | _CPUCLOCK_SCHED)  # the number that `clock_getcpuclockid` gives
 
 
 def _generate(port: int, seconds: float, seed: int, *, files: bool = False) -> tuple[int, int]:

@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from viewmeter.bench.figures import cpu_seconds
+
 READY_WITHIN_S: Final = 60.0
 STOP_WITHIN_S: Final = 30.0
 POLL_S: Final = 0.02
@@ -60,9 +62,7 @@ class Product:
         """Return the CPU time that each role has used so far."""
         used: dict[str, float] = {}
         for process, role in self.processes().items():
-            fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-            seconds = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-            used[role] = used.get(role, 0.0) + seconds
+            used[role] = used.get(role, 0.0) + cpu_seconds(process)
         return used
 
 

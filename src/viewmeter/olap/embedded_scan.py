@@ -65,13 +65,14 @@ def _run(con: duckdb.DuckDBPyConnection, edges_ms: Sequence[int], statement: _St
         columns: Columns = con.execute(statement.parsed, statement.parameters or None).fetchnumpy()
     except duckdb.OutOfMemoryException as error:
         raise ScanTooLargeError(row_limit) from error
-    if "bucket" not in columns and "time_ms" not in columns:
-        columns["bucket"] = np.zeros(len(next(iter(columns.values()))), np.int32)
-    if "bucket" not in columns:
-        if len(columns["time_ms"]) > max(row_limit, sql.INSTANTS_MAX):
+    count = len(next(iter(columns.values())))
+    if "bucket" not in columns and "time_ms" in columns:
+        if count > max(row_limit, sql.INSTANTS_MAX):
             raise ScanTooLargeError(row_limit)  # one video in thousands of channels
         columns = _in_buckets(edges_ms, columns)
-    if len(next(iter(columns.values()))) > row_limit:
+    elif "bucket" not in columns:
+        columns["bucket"] = np.zeros(count, np.int32)
+    if len(columns["bucket"]) > row_limit:
         raise ScanTooLargeError(row_limit)
     return columns
 

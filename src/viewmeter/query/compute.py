@@ -160,15 +160,13 @@ def metric_order(name: str, cells: Cells) -> Array:
     """Return the metric's values as floats to sort by; NaN where there is none."""
     metric = METRICS[name]
     if isinstance(metric, Formula):
-        return (
-            cells.summed(metric.expr.name).astype(np.float64)
-            if isinstance(metric.expr, Ref)
-            else _formula(metric, cells)
-        )
+        return _formula(metric, cells)
     return np.array([math.nan if v is None else v for v in metric_values(name, cells)], np.float64)
 
 
 def _formula(metric: Formula, cells: Cells) -> Array:
+    if isinstance(metric.expr, Ref):
+        return cells.summed(metric.expr.name).astype(np.float64)
     columns: Mapping[str, Array] = {n: cells.summed(n).astype(np.float64) for n in metric.measures()}
     return np.broadcast_to(metric.evaluate(columns), (cells.count,))
 
